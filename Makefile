@@ -1,0 +1,59 @@
+# Every target works from a fresh clone on Debian 12 with Go and Python's pip, as root or
+# as a plain user; what is fetched is pinned, checksummed and cached in the user's cache.
+
+GO       ?= go
+BIN      := bin
+EXAMPLE  := install/examples/shop/heddle.yaml
+FUZZTIME ?= 60s
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: help run down test check lint race bench fuzz build envoy generate generate-check envoy-check clean
+
+help: ## Show what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
+
+run: build ## Start the example shop and print the addresses to open
+	$(BIN)/heddle up -f $(EXAMPLE) --detach --wait
+
+down: ## Stop the example shop
+	$(BIN)/heddle down -f $(EXAMPLE)
+
+test: build envoy ## Run all tests, those with real Envoys included
+	$(GO) test -timeout 20m ./...
+
+check: lint generate-check race envoy-check ## What CI checks beside the tests
+
+lint: ## gofmt, vet, staticcheck, imports
+	@unformatted="$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...))"; \
+	  if [ -n "$$unformatted" ]; then echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) test -count=1 .
+
+race: envoy ## The tests under the race detector
+	$(GO) test -race -short -timeout 20m ./...
+
+envoy-check: envoy ## Let Envoy judge every golden
+	$(GO) test -count=1 -run 'TestGoldens|Golden' ./controlplane/... ./proxy/bootstrap/...
+
+bench: build envoy ## Measure; see integration/bench/RESULTS.md
+	tools/bench.sh
+
+fuzz: ## Run every fuzz target for FUZZTIME
+	tools/fuzz.sh $(FUZZTIME)
+
+build: ## Build bin/heddle and the programs of the example
+	@mkdir -p $(BIN)
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/... ./install/examples/...
+
+envoy: ## Fetch the pinned Envoy, unless HEDDLE_ENVOY names one
+	@$(GO) run ./cmd/heddle parts fetch envoy
+
+generate: ## Make the generated code again
+	tools/generate.sh
+
+generate-check: ## Fail if the generated code is not what 'make generate' makes
+	tools/generate.sh --check
+
+clean: ## Remove what was built here; the cache stays
+	rm -rf $(BIN)
