@@ -1,0 +1,190 @@
+package ca
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+
+	"github.com/heddle-mesh/heddle/identity/internal/statefile"
+)
+
+const (
+	rootFile = "root.pem"      // certificate and key that sign
+	nextFile = "root-next.pem" // certificate and key that will sign after ActivateRoot
+	oldFile  = "root-old.pem"  // certificates that signed before; their keys are gone
+
+	maxRootFile = 64 << 10 // bytes; a root and its key are about 1 KiB
+	clockSkew   = time.Minute
+)
+
+// oldRoot is a root that signs no more, but whose SVIDs may be alive.
+type oldRoot struct {
+	cert     *x509.Certificate
+	replaced time.Time
+}
+
+// load reads all root files, makes the first root if there is none, and publishes the
+// result with a fresh intermediate. c.mu is held.
+func (c *CA) load() error {
+	now := time.Now()
+	root, err := c.readPair(rootFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		root, err = c.createRoot(rootFile, now)
+	}
+	if err != nil {
+		return err
+	}
+	if now.After(root.cert.NotAfter) {
+		return fmt.Errorf("root certificate %s expired on %s; move it away to make a new trust root (every workload must then attest again)",
+			c.path(rootFile), root.cert.NotAfter.Format(time.DateTime))
+	}
+	next, err := c.readPair(nextFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	old, err := c.readOld()
+	if err != nil {
+		return err
+	}
+	return c.publish(&authority{root: root, next: next, old: old}, now)
+}
+
+// publish gives a a new intermediate and its bundle, and makes it current. c.mu is held.
+func (c *CA) publish(a *authority, now time.Time) error {
+	if err := c.renewIntermediate(a, now); err != nil {
+		return err
+	}
+	a.bundle = x509bundle.FromX509Authorities(c.trustDomain, a.roots())
+	if before := c.current.Load(); before != nil && before.bundle.Equal(a.bundle) {
+		c.current.Store(a) // a new intermediate only
+		return nil
+	}
+	c.changed.Change(func() { c.current.Store(a) })
+	return nil
+}
+
+// renewIntermediate makes a new intermediate. It never outlives its root.
+func (c *CA) renewIntermediate(a *authority, now time.Time) error {
+	end := earlier(now.Add(c.config.IntermediateTTL), a.root.cert.NotAfter)
+	intermediate, err := newAuthority(c.config.TrustDomain, "intermediate", now.Add(-clockSkew), end, a.root)
+	if err != nil {
+		return err
+	}
+	a.intermediate = intermediate
+	c.config.Log.Debug("made an intermediate", "trust_domain", c.config.TrustDomain, "expires", end)
+	return nil
+}
+
+// roots lists each root once, the signing one first.
+func (a *authority) roots() []*x509.Certificate {
+	roots := []*x509.Certificate{a.root.cert}
+	if a.next != nil {
+		roots = append(roots, a.next.cert)
+	}
+	for _, o := range a.old {
+		if !o.cert.Equal(a.root.cert) { // the same after a crash half-way through ActivateRoot
+			roots = append(roots, o.cert)
+		}
+	}
+	return roots
+}
+
+func (c *CA) createRoot(file string, now time.Time) (*keyPair, error) {
+	root, err := newAuthority(c.config.TrustDomain, "root", now.Add(-clockSkew), now.Add(c.config.RootTTL), nil)
+	if err != nil {
+		return nil, err
+	}
+	data, err := root.marshal()
+	if err != nil {
+		return nil, err
+	}
+	if err := statefile.Write(c.path(file), data); err != nil {
+		return nil, err
+	}
+	c.config.Log.Info("made a root certificate", "trust_domain", c.config.TrustDomain, "expires", root.cert.NotAfter)
+	return root, nil
+}
+
+func (c *CA) readPair(file string) (*keyPair, error) {
+	data, err := statefile.Read(c.path(file), maxRootFile)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := parseKeyPair(data)
+	if err != nil {
+		return nil, fmt.Errorf("read root %s: %w", c.path(file), err)
+	}
+	if uris := pair.cert.URIs; len(uris) != 1 || uris[0].String() != c.trustDomain.IDString() {
+		return nil, fmt.Errorf("read root %s: it is of trust domain %v, not %s; give another directory or the right trust domain",
+			c.path(file), uris, c.trustDomain.IDString())
+	}
+	return pair, nil
+}
+
+const replacedHeader = "Replaced" // PEM header with the RFC 3339 time of ActivateRoot
+
+func (c *CA) readOld() ([]oldRoot, error) {
+	data, err := statefile.Read(c.path(oldFile), maxRootFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	old, err := parseOldRoots(data)
+	if err != nil {
+		return nil, fmt.Errorf("read former roots %s: %w", c.path(oldFile), err)
+	}
+	return old, nil
+}
+
+func parseOldRoots(data []byte) ([]oldRoot, error) {
+	var old []oldRoot
+	for {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			return old, nil
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", len(old)+1, err)
+		}
+		replaced, err := time.Parse(time.RFC3339, block.Headers[replacedHeader])
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: header %s: %w", len(old)+1, replacedHeader, err)
+		}
+		old, data = append(old, oldRoot{cert, replaced}), rest
+	}
+}
+
+// writeOld stores the former roots; with none it removes the file.
+func (c *CA) writeOld(old []oldRoot) error {
+	if len(old) == 0 {
+		if err := os.Remove(c.path(oldFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove former roots: %w", err)
+		}
+		return statefile.Sync(c.dir)
+	}
+	var data []byte
+	for _, o := range old {
+		data = append(data, pem.EncodeToMemory(&pem.Block{
+			Type:    certificateBlock,
+			Headers: map[string]string{replacedHeader: o.replaced.UTC().Format(time.RFC3339)},
+			Bytes:   o.cert.Raw,
+		})...)
+	}
+	return statefile.Write(c.path(oldFile), data)
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
