@@ -1,0 +1,188 @@
+package mesh
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// Store holds the newest Snapshot. Writers are serialised; readers never wait.
+type Store struct {
+	writing sync.Mutex // held while a new snapshot is made
+	current atomic.Pointer[Snapshot]
+}
+
+// NewStore gives a store whose snapshot is empty but for the given settings.
+func NewStore(config *MeshConfig) *Store {
+	s := new(Store)
+	s.current.Store(&Snapshot{Config: config})
+	return s
+}
+
+// Snapshot gives the newest snapshot.
+func (s *Store) Snapshot() *Snapshot { return s.current.Load() }
+
+// Apply makes a snapshot with all of the changes, or none of them where one is
+// malformed. It gives the snapshots before and after and the changes that did change
+// something; where none did, before and after are the same.
+func (s *Store) Apply(changes ...Change) (before, after *Snapshot, effective []Change, err error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	before = s.current.Load()
+	next := *before
+	for _, c := range changes {
+		if c.Object != nil && c.Object.Header().Ref != c.Ref {
+			return nil, nil, nil, fmt.Errorf("change of %s carries %s", c.Ref, c.Object.Header().Ref)
+		}
+		old := next.Get(c.Ref)
+		if same(old, c.Object) {
+			continue
+		}
+		if err := next.apply(c, old); err != nil {
+			return nil, nil, nil, err
+		}
+		effective = append(effective, c)
+	}
+	if len(effective) == 0 {
+		return before, before, nil, nil
+	}
+	next.Revision++
+	s.current.Store(&next)
+	return before, &next, effective, nil
+}
+
+// same reports whether the two objects are equal but for their generation.
+func same(a, b Object) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	if a == b {
+		return true
+	}
+	return reflect.DeepEqual(a, b)
+}
+
+// apply puts one change into a snapshot that is not published yet.
+func (s *Snapshot) apply(c Change, old Object) error {
+	switch c.Ref.Kind {
+	case KindService:
+		oldV, newV := as[*Service](old), as[*Service](c.Object)
+		s.Services = put(s.Services, c.Ref.Name, newV)
+		s.servicesIn = reindex(s.servicesIn, oldV, newV, compareRefs, byNamespace[*Service])
+	case KindWorkload:
+		oldV, newV := as[*Workload](old), as[*Workload](c.Object)
+		s.Workloads = put(s.Workloads, c.Ref.Name, newV)
+		s.workloadsIn = reindex(s.workloadsIn, oldV, newV, compareRefs, byNamespace[*Workload])
+	case KindHTTPRoute:
+		s.HTTPRoutes = put(s.HTTPRoutes, c.Ref.Name, as[*Route](c.Object))
+		s.indexRoute(as[*Route](old), as[*Route](c.Object))
+	case KindGRPCRoute:
+		s.GRPCRoutes = put(s.GRPCRoutes, c.Ref.Name, as[*Route](c.Object))
+		s.indexRoute(as[*Route](old), as[*Route](c.Object))
+	case KindAuthorizationPolicy:
+		oldV, newV := as[*AuthorizationPolicy](old), as[*AuthorizationPolicy](c.Object)
+		s.Policies = put(s.Policies, c.Ref.Name, newV)
+		s.policiesIn = reindex(s.policiesIn, oldV, newV, compareRefs, byNamespace[*AuthorizationPolicy])
+	case KindMeshConfig:
+		config := as[*MeshConfig](c.Object)
+		if config == nil {
+			config = DefaultMeshConfig()
+			config.TrustDomain, config.ClusterDomain = s.Config.TrustDomain, s.Config.ClusterDomain
+		}
+		s.Config = config
+	default:
+		return fmt.Errorf("%s: the mesh has no kind %q", c.Ref, c.Ref.Kind)
+	}
+	return nil
+}
+
+func (s *Snapshot) indexRoute(old, new *Route) {
+	s.routesOf = reindex(s.routesOf, old, new, compareRoutes, (*Route).ParentServices)
+	s.usersOf = reindex(s.usersOf, old, new, compareRoutes, (*Route).BackendServices)
+}
+
+// as gives o as a V, or V's nil where o is nil.
+func as[V Object](o Object) V {
+	v, _ := o.(V)
+	return v
+}
+
+func put[V interface {
+	comparable
+	Object
+}](t Table[V], n Name, v V) Table[V] {
+	var none V
+	if v == none {
+		return t.without(n)
+	}
+	return t.with(n, v)
+}
+
+func byNamespace[V Object](v V) []Name { return []Name{{v.Header().Namespace, ""}} }
+
+// reindex takes old out of the lists of t that keys names for it and puts new in, in
+// order. Lists are replaced, never edited: older snapshots share them.
+func reindex[V comparable](t Table[[]V], old, new V, order func(a, b V) int, keys func(V) []Name) Table[[]V] {
+	var none V
+	if old != none {
+		for _, k := range keys(old) {
+			rest := slices.DeleteFunc(slices.Clone(t.Get(k)), func(v V) bool { return v == old })
+			if len(rest) == 0 {
+				t = t.without(k)
+			} else {
+				t = t.with(k, rest)
+			}
+		}
+	}
+	if new != none {
+		for _, k := range keys(new) {
+			list := t.Get(k)
+			i, _ := slices.BinarySearchFunc(list, new, order)
+			t = t.with(k, slices.Insert(slices.Clone(list), i, new))
+		}
+	}
+	return t
+}
+
+// ParentServices are the services the route attaches to, each once.
+func (r *Route) ParentServices() []Name {
+	var out []Name
+	for _, p := range r.Parents {
+		out = append(out, p.Service)
+	}
+	return distinct(out)
+}
+
+// BackendServices are the services the route sends or mirrors to, each once.
+func (r *Route) BackendServices() []Name {
+	var out []Name
+	for _, b := range r.Backends() {
+		out = append(out, b.Service)
+	}
+	return distinct(out)
+}
+
+// Backends are all destinations that the route names, mirrors among them.
+func (r *Route) Backends() []Backend {
+	var out []Backend
+	for _, rule := range r.Rules {
+		filters := slices.Clone(rule.Filters)
+		for _, b := range rule.Backends {
+			out = append(out, b)
+			filters = append(filters, b.Filters...)
+		}
+		for _, f := range filters {
+			if f.Mirror != nil {
+				out = append(out, f.Mirror.Backend)
+			}
+		}
+	}
+	return out
+}
+
+func distinct(names []Name) []Name {
+	slices.SortFunc(names, Name.Compare)
+	return slices.Compact(names)
+}

@@ -1,0 +1,50 @@
+package mesh
+
+import (
+	"net/netip"
+
+	"github.com/heddle-mesh/heddle/identity/spiffeid"
+)
+
+// Capture is how a workload's traffic gets to its proxy.
+type Capture string
+
+// The capture modes. Transparent includes its rootless form: to a proxy they are the same.
+const (
+	Transparent Capture = "transparent"
+	Explicit    Capture = "explicit"
+)
+
+// Workload is one running instance with its sidecar.
+type Workload struct {
+	Meta
+	// Identity is what the workload was attested to be.
+	Identity spiffeid.ID
+	Labels   map[string]string
+	// Zone and Node are where it runs; either may be empty.
+	Zone, Node string
+	// Addresses are where peers reach it, at most one of each family.
+	Addresses []netip.Addr
+	Ports     []WorkloadPort
+	Capture   Capture
+	// Upstreams are the local addresses that an explicit sidecar opens.
+	Upstreams []Upstream
+	// Ready is whether the application takes requests. A workload that is not ready
+	// but registered is draining or starting: it gets no new requests.
+	Ready bool
+}
+
+// WorkloadPort is a port on which the application listens.
+type WorkloadPort struct {
+	// App is the application's own port on loopback or in its network namespace.
+	App uint16
+	// Peer is the port that other proxies dial. Transparent sidecars have it equal to App.
+	Peer uint16
+}
+
+// Upstream is "localhost:Local is Service:Port" of an explicit sidecar.
+type Upstream struct {
+	Service Name
+	Port    uint16
+	Local   netip.AddrPort
+}
