@@ -1,0 +1,220 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/heddle-mesh/heddle/controlplane"
+	"github.com/heddle-mesh/heddle/controlplane/admin"
+	"github.com/heddle-mesh/heddle/controlplane/mesh"
+	"github.com/heddle-mesh/heddle/controlplane/xds"
+	"github.com/heddle-mesh/heddle/discovery/api"
+	"github.com/heddle-mesh/heddle/discovery/api/apipb"
+	"github.com/heddle-mesh/heddle/discovery/file"
+	"github.com/heddle-mesh/heddle/discovery/manifest"
+	"github.com/heddle-mesh/heddle/discovery/state"
+	identityv1 "github.com/heddle-mesh/heddle/identity/api"
+	"github.com/heddle-mesh/heddle/identity/attest"
+	"github.com/heddle-mesh/heddle/identity/ca"
+	"github.com/heddle-mesh/heddle/identity/channel"
+	"github.com/heddle-mesh/heddle/identity/server"
+	"github.com/heddle-mesh/heddle/identity/spiffeid"
+	"github.com/heddle-mesh/heddle/telemetry/stats"
+)
+
+// controlPlane is what Run wires.
+type controlPlane struct {
+	config   Config
+	pipeline *controlplane.Pipeline
+	xds      *xds.Server
+	db       *state.DB
+	writer   *state.Writer
+	ca       *ca.CA
+	identity *server.Server
+	objects  *api.Server
+	admin    *admin.Server
+	files    *file.Source // nil without a directory
+}
+
+// Run runs a control plane until the context is done.
+func Run(ctx context.Context, config Config) (err error) {
+	if err := config.Validate(); err != nil {
+		return err
+	}
+	cp := &controlPlane{config: config}
+	if cp.db, err = state.Open(config.StateDir, config.Virtual); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cp.db.Close()) }()
+	for _, step := range []func() error{cp.openIdentity, cp.openPipeline, cp.openSources} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return cp.serve(ctx)
+}
+
+func (cp *controlPlane) openIdentity() (err error) {
+	c := ca.DefaultConfig()
+	c.TrustDomain, c.SVIDTTL, c.Log = cp.config.TrustDomain, cp.config.SVIDTTL, cp.config.Log
+	dir := filepath.Join(cp.config.StateDir, "identity")
+	if cp.ca, err = ca.Open(dir, c); err != nil {
+		return err
+	}
+	tokens, err := attest.OpenTokens(dir, c.TrustDomain)
+	if err != nil {
+		return err
+	}
+	cp.identity, err = server.New(server.Config{CA: cp.ca, Tokens: tokens, Log: cp.config.Log})
+	return err
+}
+
+func (cp *controlPlane) openPipeline() (err error) {
+	config := mesh.DefaultMeshConfig()
+	config.TrustDomain, config.ClusterDomain = cp.config.TrustDomain, cp.config.ClusterDomain
+	cache := xds.NewCache()
+	if cp.pipeline, err = controlplane.NewPipeline(config, cache, cp.config.prefixes()...); err != nil {
+		return err
+	}
+	cp.xds = xds.NewServer(xds.Config{
+		Cache: cache, Connect: cp.pipeline.Connect(channel.PeerID), Log: cp.config.Log,
+		// What is removed goes when what used it has certainly let go.
+		Linger: 2 * time.Second,
+	})
+	cp.admin, err = admin.New(admin.Config{Pipeline: cp.pipeline, XDS: cp.xds, CA: cp.ca})
+	return err
+}
+
+// openSources opens the state, and submits all that it remembers before anybody can
+// connect: a proxy must never see half of a mesh.
+func (cp *controlPlane) openSources() (err error) {
+	cp.writer = state.NewWriter(cp.db, cp.submit)
+	options := manifest.Options{TrustDomain: cp.config.TrustDomain, ClusterDomain: cp.config.ClusterDomain}
+	directory := ""
+	if cp.config.Objects != "" {
+		c := file.DefaultConfig()
+		c.Directory, c.Options, c.Writer, c.Log = cp.config.Objects, options, cp.writer, cp.config.Log
+		if cp.files, err = file.New(c); err != nil {
+			return err
+		}
+		directory = cp.files.Directory()
+	}
+	changes, bad, err := cp.writer.Load(directory, api.Decode(options))
+	if err != nil {
+		return err
+	}
+	for _, problem := range bad {
+		cp.config.Log.Error("an object in the state is left out", "error", problem)
+	}
+	if _, err := cp.pipeline.Submit(changes); err != nil {
+		return err
+	}
+	if cp.files != nil {
+		cp.files.Scan()
+	}
+	c := api.DefaultConfig()
+	c.Writer, c.Options, c.Status, c.Grace, c.Log = cp.writer, options, cp.admin.Status, cp.config.Grace, cp.config.Log
+	c.Identity = func(ctx context.Context) (spiffeid.ID, error) {
+		if id, ok := channel.PeerID(ctx); ok {
+			return id, nil
+		}
+		return spiffeid.ID{}, errors.New("no SVID presented")
+	}
+	cp.objects, err = api.NewServer(c)
+	return err
+}
+
+func (cp *controlPlane) submit(changes []mesh.Change) (uint64, map[mesh.Ref][]string, error) {
+	revision, err := cp.pipeline.Submit(changes)
+	return revision, nil, err
+}
+
+// serve opens the ports and runs everything until the context is done.
+func (cp *controlPlane) serve(ctx context.Context) error {
+	agents, err := cp.agentServer()
+	if err != nil {
+		return err
+	}
+	tcp, err := net.Listen("tcp", cp.config.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for agents (--listen): %w", err)
+	}
+	unix, err := listenUnix(cp.config.Socket)
+	if err != nil {
+		return errors.Join(err, tcp.Close())
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	serveGRPC(ctx, group, agents, tcp)
+	serveGRPC(ctx, group, cp.localServer(), unix)
+	group.Go(func() error { return cp.objects.Run(ctx) })
+	if cp.files != nil {
+		group.Go(func() error { return cp.files.Run(ctx) })
+	}
+	if err := cp.serveMetrics(ctx, group); err != nil {
+		group.Go(func() error { return err })
+	}
+	cp.config.Log.Info("control plane is ready", "agents", tcp.Addr().String(), "socket", cp.config.Socket,
+		"trustDomain", cp.config.TrustDomain)
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// agentServer serves what agents and proxies need, to holders of an SVID.
+func (cp *controlPlane) agentServer() (*grpc.Server, error) {
+	options, err := server.TCPOptions(cp.ca)
+	if err != nil {
+		return nil, err
+	}
+	s := grpc.NewServer(append(options, grpc.ForceServerCodecV2(xds.Codec()), grpc.MaxConcurrentStreams(100))...)
+	identityv1.RegisterIdentityServer(s, cp.identity)
+	apipb.RegisterWorkloadsServer(s, cp.objects)
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, cp.xds)
+	return s, nil
+}
+
+// localServer serves people, and agents that have no identity yet, on the Unix socket.
+func (cp *controlPlane) localServer() *grpc.Server {
+	s := grpc.NewServer(grpc.Creds(localCredentials()), grpc.MaxRecvMsgSize(16<<20))
+	identityv1.RegisterIdentityServer(s, cp.identity)
+	apipb.RegisterObjectsServer(s, cp.objects)
+	apipb.RegisterMeshServer(s, cp.admin)
+	return s
+}
+
+func localCredentials() credentials.TransportCredentials { return attest.UnixCredentials() }
+
+func (cp *controlPlane) serveMetrics(ctx context.Context, group *errgroup.Group) error {
+	if cp.config.Metrics == "" {
+		return nil
+	}
+	registry := stats.NewRegistry()
+	registry.MustRegister(newCollector(cp))
+	l, err := net.Listen("tcp", cp.config.Metrics)
+	if err != nil {
+		return fmt.Errorf("listen for Prometheus (--metrics): %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", stats.Handler(stats.Config{Own: registry, Log: cp.config.Log}))
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}
+	stop := context.AfterFunc(ctx, func() { s.Close() })
+	group.Go(func() error {
+		defer stop()
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve metrics: %w", err)
+		}
+		return nil
+	})
+	return nil
+}

@@ -1,0 +1,226 @@
+package translate
+
+import (
+	"math"
+	"net/netip"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	internalv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/internal_upstream/v3"
+	rawv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/heddle-mesh/heddle/controlplane/mesh"
+)
+
+// ClusterIn is what the cluster of a service's port is made of.
+type ClusterIn struct {
+	Service    mesh.Name
+	Port       mesh.ServicePort
+	Identities Identities // of the workloads that serve it
+	Outlier    mesh.Outlier
+	Timeout    time.Duration // to connect
+	// Name is the cluster's own name where it is not PortName: a TCP port is also
+	// reached under its destinations, and endpoints stay those of PortName.
+	Name string
+}
+
+// Cluster makes the cluster of a service's port: endpoints over ADS, least request,
+// mutual TLS with the exact identities of the service.
+func Cluster(in ClusterIn) *clusterv3.Cluster {
+	portName := PortName(in.Service, in.Port.Port)
+	c := &clusterv3.Cluster{
+		Name:                 in.Name,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: adsSource(), ServiceName: portName},
+		ConnectTimeout:       durationpb.New(in.Timeout),
+		LbPolicy:             clusterv3.Cluster_LEAST_REQUEST,
+		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{
+			// Never "panic" to endpoints known to be down: a clear 503 says more.
+			HealthyPanicThreshold: &typev3.Percent{Value: 0},
+		},
+		CircuitBreakers:  noBreakers(),
+		OutlierDetection: outlier(in.Outlier, in.Port.Protocol),
+		// A host that is gone from EDS must not linger because it once was healthy.
+		IgnoreHealthOnHostRemoval: true,
+	}
+	if c.Name == "" {
+		c.Name = portName
+	} else {
+		c.AltStatName = portName
+	}
+	sni := in.Service.Name + "." + in.Service.Namespace
+	if in.Port.Protocol.IsHTTP() {
+		c.TransportSocket = upstreamTLS(sni, in.Identities, "h2")
+		c.TypedExtensionProtocolOptions = protocolOptions(true)
+	} else {
+		c.TransportSocket = upstreamTLS(sni, in.Identities)
+	}
+	return c
+}
+
+// InstanceIn is what the cluster of one workload's own address is made of.
+type InstanceIn struct {
+	Cluster ClusterIn
+	Address netip.AddrPort
+}
+
+// Instance makes the cluster that leads to one workload under its own address: how the
+// clients of a headless service reach it.
+func Instance(in InstanceIn) *clusterv3.Cluster {
+	c := Cluster(in.Cluster)
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+	c.EdsClusterConfig = nil
+	c.LoadAssignment = assignment(c.Name, socketAddress(in.Address.Addr().String(), in.Address.Port()))
+	if in.Cluster.Port.Protocol.IsHTTP() {
+		// The bytes are passed on as they are: they may be HTTP/1.1 or 2.
+		c.TransportSocket = upstreamTLS(in.Cluster.Service.Name+"."+in.Cluster.Service.Namespace, in.Cluster.Identities)
+		c.TypedExtensionProtocolOptions = nil
+	}
+	return c
+}
+
+// noBreakers takes away Envoy's default limits of 1,024 connections and requests and 3
+// retries: limits nobody has asked for are outages nobody can explain. Retries are
+// bounded by a budget instead, a share of the requests under way.
+func noBreakers() *clusterv3.CircuitBreakers {
+	all := wrapperspb.UInt32(math.MaxUint32)
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+		MaxConnections: all, MaxPendingRequests: all, MaxRequests: all,
+		RetryBudget: &clusterv3.CircuitBreakers_Thresholds_RetryBudget{
+			BudgetPercent:       &typev3.Percent{Value: 25},
+			MinRetryConcurrency: wrapperspb.UInt32(10),
+		},
+	}}}
+}
+
+func outlier(o mesh.Outlier, protocol mesh.Protocol) *clusterv3.OutlierDetection {
+	if o.Consecutive == 0 {
+		return nil
+	}
+	d := &clusterv3.OutlierDetection{
+		// Failures to connect are counted apart from answers, so that an application's own
+		// 5xx do not eject an endpoint that is up.
+		SplitExternalLocalOriginErrors: true,
+		ConsecutiveLocalOriginFailure:  wrapperspb.UInt32(o.Consecutive),
+		BaseEjectionTime:               durationpb.New(o.BaseEjection),
+		MaxEjectionPercent:             wrapperspb.UInt32(o.MaxPercent),
+		EnforcingConsecutive_5Xx:       wrapperspb.UInt32(0),
+		EnforcingSuccessRate:           wrapperspb.UInt32(0),
+
+		EnforcingLocalOriginSuccessRate: wrapperspb.UInt32(0),
+	}
+	if protocol.IsHTTP() {
+		d.ConsecutiveGatewayFailure = wrapperspb.UInt32(o.Consecutive)
+		d.EnforcingConsecutiveGatewayFailure = wrapperspb.UInt32(100)
+	}
+	return d
+}
+
+// protocolOptions fixes the HTTP version towards an upstream.
+func protocolOptions(http2 bool) map[string]*anypb.Any {
+	explicit := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
+		ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
+			HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
+		},
+	}
+	if http2 {
+		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+			// AllowConnect carries WebSocket over HTTP/2 (RFC 8441).
+			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{AllowConnect: true},
+		}
+	}
+	return map[string]*anypb.Any{
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": message(&httpv3.HttpProtocolOptions{
+			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit},
+		}),
+	}
+}
+
+// FrontIn is what the cluster of a virtual address and HTTP port is made of.
+type FrontIn struct {
+	Service mesh.Name
+	Port    uint16
+	Address netip.Addr
+}
+
+// Front makes the cluster that leads from an original destination to the internal
+// listener with the routes of the port.
+func Front(in FrontIn) *clusterv3.Cluster {
+	name := DestinationName(in.Address, in.Port)
+	listener := PortName(in.Service, in.Port)
+	return &clusterv3.Cluster{
+		Name:                 name,
+		AltStatName:          "front|" + listener,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		CircuitBreakers:      noBreakers(),
+		TransportSocket: &corev3.TransportSocket{
+			Name: "envoy.transport_sockets.internal_upstream",
+			ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: message(&internalv3.InternalUpstreamTransport{
+				TransportSocket: &corev3.TransportSocket{
+					Name:       "envoy.transport_sockets.raw_buffer",
+					ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: message(&rawv3.RawBuffer{})},
+				},
+			})},
+		},
+		LoadAssignment: assignment(name, &corev3.Address{Address: &corev3.Address_EnvoyInternalAddress{
+			EnvoyInternalAddress: &corev3.EnvoyInternalAddress{
+				AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: listener},
+			},
+		}}),
+	}
+}
+
+// LocalIn is what the cluster of the application's own port is made of.
+type LocalIn struct {
+	Port     uint16
+	Protocol mesh.Protocol
+}
+
+// Local makes the cluster that hands requests to the application on this machine.
+func Local(in LocalIn) *clusterv3.Cluster {
+	c := &clusterv3.Cluster{
+		Name:                 LocalName(in.Port),
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		CircuitBreakers:      noBreakers(),
+		ConnectTimeout:       durationpb.New(time.Second), // loopback answers at once or not at all
+		LoadAssignment:       assignment(LocalName(in.Port), socketAddress("127.0.0.1", in.Port)),
+	}
+	if in.Protocol.IsHTTP() {
+		c.TypedExtensionProtocolOptions = protocolOptions(in.Protocol != mesh.HTTP)
+	}
+	return c
+}
+
+// Passthrough makes the cluster that leads to wherever the application meant to go.
+func Passthrough() *clusterv3.Cluster {
+	return &clusterv3.Cluster{
+		Name:                 PassthroughName,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
+		LbPolicy:             clusterv3.Cluster_CLUSTER_PROVIDED,
+		ConnectTimeout:       durationpb.New(10 * time.Second),
+		CircuitBreakers:      noBreakers(),
+	}
+}
+
+func assignment(cluster string, addr *corev3.Address) *endpointv3.ClusterLoadAssignment {
+	return &endpointv3.ClusterLoadAssignment{
+		ClusterName: cluster,
+		Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{{
+			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: addr}},
+		}}}},
+	}
+}
+
+func socketAddress(ip string, port uint16) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address:       ip,
+		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)},
+	}}}
+}

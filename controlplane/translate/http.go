@@ -1,0 +1,169 @@
+package translate
+
+import (
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tracev3 "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3"
+	streamlogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	detectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/tracers/opentelemetry/resource_detectors/v3"
+	tagv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// Telemetry is what every HTTP and TCP chain needs to know of the MeshConfig.
+type Telemetry struct {
+	TraceSampling float64 // percent of the requests that start a trace
+	AccessLog     bool
+}
+
+// connectionManager makes the HTTP filter of a chain, without its routes.
+func connectionManager(name string, t Telemetry, filters ...*hcmv3.HttpFilter) *hcmv3.HttpConnectionManager {
+	return &hcmv3.HttpConnectionManager{
+		StatPrefix:  name,
+		CodecType:   hcmv3.HttpConnectionManager_AUTO,
+		HttpFilters: append(filters, httpFilter("envoy.filters.http.router", message(&routerv3.Router{SuppressEnvoyHeaders: true}))),
+		// A proxy beside the application is not an edge: it must not rewrite what the
+		// application says of itself, nor add itself to x-forwarded-for.
+		ServerHeaderTransformation: hcmv3.HttpConnectionManager_PASS_THROUGH,
+		SkipXffAppend:              true,
+		PreserveExternalRequestId:  true,
+		StreamIdleTimeout:          durationpb.New(0), // streams may be quiet for as long as they like
+		Http2ProtocolOptions:       &corev3.Http2ProtocolOptions{AllowConnect: true},
+		UpgradeConfigs:             []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+		NormalizePath:              wrapperspb.Bool(true), // so that routes and policies see what the application will
+		PathWithEscapedSlashesAction: hcmv3.
+			HttpConnectionManager_KEEP_UNCHANGED,
+		Tracing:   tracing(t),
+		AccessLog: accessLog(t, httpLogFields),
+	}
+}
+
+func httpFilter(name string, config *anypb.Any) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}}
+}
+
+func networkFilter(name string, config *anypb.Any) *listenerv3.Filter {
+	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: config}}
+}
+
+// withRDS gives the connection manager routes that come by name over ADS.
+func withRDS(m *hcmv3.HttpConnectionManager, routes string) *hcmv3.HttpConnectionManager {
+	m.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{
+		Rds: &hcmv3.Rds{ConfigSource: adsSource(), RouteConfigName: routes},
+	}
+	return m
+}
+
+// withRoutes gives the connection manager routes of its own.
+func withRoutes(m *hcmv3.HttpConnectionManager, rc *routev3.RouteConfiguration) *hcmv3.HttpConnectionManager {
+	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: rc}
+	return m
+}
+
+// tracing sends spans to the agent, which knows where the collector is. The service
+// name comes from the proxy's environment (OTEL_RESOURCE_ATTRIBUTES), so that the
+// configuration is the same for every proxy.
+func tracing(t Telemetry) *hcmv3.HttpConnectionManager_Tracing {
+	return &hcmv3.HttpConnectionManager_Tracing{
+		// A caller's decision to sample is kept; RandomSampling is for those that made none.
+		RandomSampling: &typev3.Percent{Value: t.TraceSampling},
+		CustomTags: []*tagv3.CustomTag{
+			tag("heddle.route", "%ROUTE_NAME%"),
+			tag("heddle.source.id", "%DOWNSTREAM_PEER_URI_SAN%"),
+			tag("heddle.local.id", "%DOWNSTREAM_LOCAL_URI_SAN%"),
+			tag("heddle.destination.id", "%UPSTREAM_PEER_URI_SAN%"),
+		},
+		Provider: &tracev3.Tracing_Http{
+			Name: "envoy.tracers.opentelemetry",
+			ConfigType: &tracev3.Tracing_Http_TypedConfig{TypedConfig: message(&tracev3.OpenTelemetryConfig{
+				GrpcService: &corev3.GrpcService{
+					TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+						EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: TelemetryCluster},
+					},
+					Timeout: durationpb.New(250e6),
+				},
+				ResourceDetectors: []*corev3.TypedExtensionConfig{{
+					Name:        "envoy.tracers.opentelemetry.resource_detectors.environment",
+					TypedConfig: message(&detectorv3.EnvironmentResourceDetectorConfig{}),
+				}},
+			})},
+		},
+	}
+}
+
+func tag(name, format string) *tagv3.CustomTag {
+	return &tagv3.CustomTag{Tag: name, Type: &tagv3.CustomTag_Value{Value: format}}
+}
+
+var (
+	connectionLogFields = map[string]string{
+		"time":          "%START_TIME%",
+		"duration_ms":   "%DURATION%",
+		"flags":         "%RESPONSE_FLAGS%",
+		"details":       "%RESPONSE_CODE_DETAILS%",
+		"termination":   "%CONNECTION_TERMINATION_DETAILS%",
+		"bytes_in":      "%BYTES_RECEIVED%",
+		"bytes_out":     "%BYTES_SENT%",
+		"source_id":     "%DOWNSTREAM_PEER_URI_SAN%",
+		"upstream":      "%UPSTREAM_HOST%",
+		"upstream_id":   "%UPSTREAM_PEER_URI_SAN%",
+		"cluster":       "%UPSTREAM_CLUSTER%",
+		"failure":       "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+		"tls_failure":   "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
+		"destination":   "%DOWNSTREAM_LOCAL_ADDRESS%",
+		"source":        "%DOWNSTREAM_REMOTE_ADDRESS%",
+		"filter_chain":  "%FILTER_CHAIN_NAME%",
+		"connection_id": "%CONNECTION_ID%",
+	}
+	httpLogFields = merge(connectionLogFields, map[string]string{
+		"method":     "%REQ(:METHOD)%",
+		"path":       "%REQ(:PATH)%",
+		"authority":  "%REQ(:AUTHORITY)%",
+		"protocol":   "%PROTOCOL%",
+		"code":       "%RESPONSE_CODE%",
+		"route":      "%ROUTE_NAME%",
+		"request_id": "%REQ(X-REQUEST-ID)%",
+		"trace_id":   "%TRACE_ID%",
+		"grpc":       "%GRPC_STATUS_NUMBER%",
+		"retries":    "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+	})
+)
+
+func merge(a, b map[string]string) map[string]string {
+	out := make(map[string]string, len(a)+len(b))
+	for _, m := range []map[string]string{a, b} {
+		for k, v := range m {
+			out[k] = v
+		}
+	}
+	return out
+}
+
+// accessLog writes one JSON object a line to the proxy's standard output.
+func accessLog(t Telemetry, fields map[string]string) []*accesslogv3.AccessLog {
+	if !t.AccessLog {
+		return nil
+	}
+	format := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	for k, v := range fields {
+		format.Fields[k] = structpb.NewStringValue(v)
+	}
+	return []*accesslogv3.AccessLog{{
+		// Not a file named /dev/stdout: whoever started Envoy may own what that leads to.
+		Name: "envoy.access_loggers.stdout",
+		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: message(&streamlogv3.StdoutAccessLog{
+			AccessLogFormat: &streamlogv3.StdoutAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
+				Format:          &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: format},
+				OmitEmptyValues: true,
+			}},
+		})},
+	}}
+}

@@ -1,0 +1,106 @@
+package translate
+
+import (
+	"slices"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// Identities is a sorted list of SPIFFE IDs in a comparable form: one a line.
+type Identities string
+
+// NewIdentities joins URIs; order and repetition do not matter.
+func NewIdentities(uris ...string) Identities {
+	uris = slices.Clone(uris)
+	slices.Sort(uris)
+	return Identities(strings.Join(slices.Compact(uris), "\n"))
+}
+
+// List gives the URIs in order.
+func (ids Identities) List() []string {
+	if ids == "" {
+		return nil
+	}
+	return strings.Split(string(ids), "\n")
+}
+
+// adsSource says "over the stream that this configuration came on".
+func adsSource() *corev3.ConfigSource {
+	return &corev3.ConfigSource{
+		ResourceApiVersion:    corev3.ApiVersion_V3,
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+	}
+}
+
+// secret says that the agent on this machine serves a secret: private keys never cross it.
+func secret(name string) *tlsv3.SdsSecretConfig {
+	return &tlsv3.SdsSecretConfig{
+		Name: name,
+		SdsConfig: &corev3.ConfigSource{
+			ResourceApiVersion: corev3.ApiVersion_V3,
+			ConfigSourceSpecifier: &corev3.ConfigSource_ApiConfigSource{ApiConfigSource: &corev3.ApiConfigSource{
+				ApiType:             corev3.ApiConfigSource_DELTA_GRPC,
+				TransportApiVersion: corev3.ApiVersion_V3,
+				GrpcServices: []*corev3.GrpcService{{
+					TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+						EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: SecretsCluster},
+					},
+				}},
+			}},
+		},
+	}
+}
+
+// commonTLS is what both ends of a connection say: TLS 1.3 only, since both are ours;
+// our own SVID; and which peers we take.
+func commonTLS(alpn []string, peers ...*matcherv3.StringMatcher) *tlsv3.CommonTlsContext {
+	var sans []*tlsv3.SubjectAltNameMatcher
+	for _, p := range peers {
+		sans = append(sans, &tlsv3.SubjectAltNameMatcher{SanType: tlsv3.SubjectAltNameMatcher_URI, Matcher: p})
+	}
+	return &tlsv3.CommonTlsContext{
+		TlsParams: &tlsv3.TlsParameters{
+			TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
+			TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
+		},
+		AlpnProtocols:                  alpn,
+		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{secret(SVIDSecret)},
+		ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{
+			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+				DefaultValidationContext:         &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: sans},
+				ValidationContextSdsSecretConfig: secret(BundleSecret),
+			},
+		},
+	}
+}
+
+// upstreamTLS authenticates us and demands one of exactly the given identities.
+func upstreamTLS(sni string, ids Identities, alpn ...string) *corev3.TransportSocket {
+	var peers []*matcherv3.StringMatcher
+	for _, id := range ids.List() {
+		peers = append(peers, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: id}})
+	}
+	return &corev3.TransportSocket{
+		Name: "envoy.transport_sockets.tls",
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: message(&tlsv3.UpstreamTlsContext{
+			Sni:              sni,
+			CommonTlsContext: commonTLS(alpn, peers...),
+		})},
+	}
+}
+
+// downstreamTLS demands a certificate of the trust domain from every caller.
+func downstreamTLS(trustDomain string, alpn ...string) *corev3.TransportSocket {
+	prefix := &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "spiffe://" + trustDomain + "/"}}
+	return &corev3.TransportSocket{
+		Name: "envoy.transport_sockets.tls",
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: message(&tlsv3.DownstreamTlsContext{
+			RequireClientCertificate: wrapperspb.Bool(true),
+			CommonTlsContext:         commonTLS(alpn, prefix),
+		})},
+	}
+}

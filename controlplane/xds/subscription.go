@@ -1,0 +1,121 @@
+package xds
+
+import (
+	"math"
+	"time"
+)
+
+// never is later than every revision.
+const never = math.MaxUint64
+
+// Refusal is a resource that a client has NACKed. The client goes on with the last
+// version it took, and is not bothered again until there is another one.
+type Refusal struct {
+	Key     Key
+	Version string
+	Error   string
+	Time    time.Time
+
+	since uint64 // what need.since was
+}
+
+// subscription is a stream's state for one type.
+type subscription struct {
+	typ      string
+	wildcard bool
+	named    map[string]struct{}
+	held     map[string]*Resource // what the client has; a stub when from an earlier stream
+	refused  map[string]Refusal
+	pending  map[string]*need // names to compare, and perhaps to send
+	flight   *flight          // the one response that waits for its ACK
+	groups   int              // last number given out, see need.group
+	lastAck  time.Time
+}
+
+// need is the reason to look at a name.
+type need struct {
+	since  uint64    // the client may lack something from this revision on; 0: from its subscription on
+	at     uint64    // newest change seen, for removals and changes of variant
+	force  bool      // send even what the client has
+	answer bool      // the client asked: answer even if there is nothing
+	group  int       // isolates the bad one after a NACK that named nobody: only one group per response
+	free   time.Time // since when a removal could have been sent
+}
+
+// flight is a response that was sent and not answered.
+type flight struct {
+	nonce   string
+	adds    []item
+	removes []item // resource is nil; includes answers that a name does not exist
+}
+
+// item is one name of a response.
+type item struct {
+	name     string
+	resource *Resource
+	revision uint64 // of the content
+	need     *need
+}
+
+func newSubscription(typ string) *subscription {
+	return &subscription{
+		typ: typ, named: make(map[string]struct{}), held: make(map[string]*Resource),
+		refused: make(map[string]Refusal), pending: make(map[string]*need),
+	}
+}
+
+// mark notes that a name has to be compared.
+func (sub *subscription) mark(name string, since, at uint64) *need {
+	n := sub.pending[name]
+	if n == nil {
+		n = &need{since: since, at: at}
+		sub.pending[name] = n
+	}
+	n.since, n.at = min(n.since, since), max(n.at, at)
+	return n
+}
+
+// drop forgets a name that the client no longer cares for.
+func (sub *subscription) drop(name string) {
+	delete(sub.held, name)
+	delete(sub.refused, name)
+	delete(sub.pending, name)
+}
+
+// dropUntracked forgets what the client no longer subscribes to.
+func (sub *subscription) dropUntracked() {
+	for name := range sub.held {
+		if !sub.tracks(name) {
+			sub.drop(name)
+		}
+	}
+	for name := range sub.pending {
+		if !sub.tracks(name) {
+			sub.drop(name)
+		}
+	}
+}
+
+// tracks tells whether a change of the name may matter to the client.
+func (sub *subscription) tracks(name string) bool {
+	if sub.wildcard {
+		return true
+	}
+	_, named := sub.named[name]
+	return named
+}
+
+// oldest is the earliest revision that the response in flight is needed for.
+func (f *flight) oldest() (adds, removes uint64) {
+	adds, removes = never, never
+	if f == nil {
+		return
+	}
+	for _, it := range f.adds {
+		adds = min(adds, it.need.since)
+	}
+	for _, it := range f.removes {
+		removes = min(removes, it.need.since)
+	}
+	return
+}

@@ -1,0 +1,102 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/heddle-mesh/heddle/discovery/dns"
+	"github.com/heddle-mesh/heddle/discovery/dns/namepb"
+	"github.com/heddle-mesh/heddle/proxy/capture"
+	"github.com/heddle-mesh/heddle/proxy/relay"
+)
+
+// dnsAddress is the server in the application's resolv.conf.
+var dnsAddress = netip.MustParseAddr("127.0.0.1")
+
+// serveNames answers the application's DNS queries. Explicit sidecars leave DNS alone.
+func (s *Sidecar) serveNames(ctx context.Context) error {
+	if s.ns.Mode() == capture.Explicit {
+		return nil
+	}
+	zone, err := dns.NewZone(s.config.ClusterDomain, s.config.ID.Namespace(), s.config.Prefixes...)
+	if err != nil {
+		return err
+	}
+	upstreams, err := dns.Upstreams(s.config.Resolvconf)
+	if err != nil {
+		s.log.Warn("names outside of the mesh will not resolve", "error", err)
+	}
+	// The servers are reached from the machine's namespace, the sockets are in the workload's.
+	server, err := dns.New(dns.Config{Zone: zone, Upstreams: upstreams, Apart: true, Log: s.log})
+	if err != nil {
+		return err
+	}
+	udp, tcp, err := s.listenDNS(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watching := make(chan error, 1)
+	go func() { watching <- s.watchNames(ctx, zone, server) }()
+	err = server.Run(ctx, udp, tcp)
+	cancel()
+	<-watching
+	return err
+}
+
+// listenDNS opens the port that resolv.conf leads to, and where captured queries to any
+// other server end.
+func (s *Sidecar) listenDNS(ctx context.Context) (udp []net.PacketConn, tcp []net.Listener, err error) {
+	hosts := []string{"127.0.0.1"}
+	if s.ns.AddrV6().IsValid() {
+		hosts = append(hosts, "::1")
+	}
+	for _, host := range hosts {
+		address := net.JoinHostPort(host, strconv.Itoa(capture.DefaultDNSPort))
+		u, err := s.ns.ListenPacket(ctx, "udp", address)
+		if err != nil {
+			return nil, nil, fmt.Errorf("serve DNS: %w", err)
+		}
+		t, err := s.ns.Listen(ctx, "tcp", address)
+		if err != nil {
+			return nil, nil, fmt.Errorf("serve DNS: %w", err)
+		}
+		udp, tcp = append(udp, u), append(tcp, t)
+	}
+	return udp, tcp, nil
+}
+
+// watchNames keeps the server's table equal to what the control plane sends.
+func (s *Sidecar) watchNames(ctx context.Context, zone *dns.Zone, server *dns.Server) error {
+	// The control plane answers registered workloads. If it is away, what was there
+	// before counts.
+	registered, cancel := context.WithTimeout(ctx, patience)
+	_ = s.register.await(registered)
+	cancel()
+	return relay.Watch(ctx, relay.WatchConfig{
+		Upstream: s.conn, Type: namepb.TypeURL, Node: s.node(),
+		Dir: filepath.Join(s.config.StateDir, "names"), Log: s.log,
+	}, func(resources map[string]*anypb.Any) {
+		var hosts []*namepb.Host
+		for name, r := range resources {
+			h, err := namepb.Decode(name, r.GetValue())
+			if err != nil {
+				s.log.Warn("skip a malformed name", "error", err)
+				continue
+			}
+			hosts = append(hosts, h)
+		}
+		table, err := dns.NewTable(zone, hosts)
+		if err != nil {
+			s.log.Warn("some names are malformed", "error", err)
+		}
+		server.SetTable(table) // what is malformed is not in it
+	})
+}
