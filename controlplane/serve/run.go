@@ -44,6 +44,7 @@ type controlPlane struct {
 	objects  *api.Server
 	admin    *admin.Server
 	files    *file.Source // nil without a directory
+	tracer   *tracer
 }
 
 // Run runs a control plane until the context is done.
@@ -56,10 +57,20 @@ func Run(ctx context.Context, config Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, cp.db.Close()) }()
-	for _, step := range []func() error{cp.openIdentity, cp.openPipeline, cp.openSources} {
-		if err := step(); err != nil {
-			return err
-		}
+	if err := errors.Join(cp.openIdentity(), cp.openPipeline()); err != nil {
+		return err
+	}
+	shutdown, err := cp.openTracing(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		err = errors.Join(err, shutdown(ctx))
+	}()
+	if err := cp.openSources(); err != nil {
+		return err
 	}
 	return cp.serve(ctx)
 }
@@ -135,7 +146,7 @@ func (cp *controlPlane) openSources() (err error) {
 }
 
 func (cp *controlPlane) submit(changes []mesh.Change) (uint64, map[mesh.Ref][]string, error) {
-	revision, err := cp.pipeline.Submit(changes)
+	revision, err := cp.tracer.submit(changes, cp.pipeline.Submit)
 	return revision, nil, err
 }
 
@@ -157,6 +168,7 @@ func (cp *controlPlane) serve(ctx context.Context) error {
 	serveGRPC(ctx, group, agents, tcp)
 	serveGRPC(ctx, group, cp.localServer(), unix)
 	group.Go(func() error { return cp.objects.Run(ctx) })
+	group.Go(func() error { return cp.tracer.run(ctx) })
 	if cp.files != nil {
 		group.Go(func() error { return cp.files.Run(ctx) })
 	}
@@ -186,7 +198,7 @@ func (cp *controlPlane) agentServer() (*grpc.Server, error) {
 
 // localServer serves people, and agents that have no identity yet, on the Unix socket.
 func (cp *controlPlane) localServer() *grpc.Server {
-	s := grpc.NewServer(grpc.Creds(localCredentials()), grpc.MaxRecvMsgSize(16<<20))
+	s := grpc.NewServer(grpc.Creds(localCredentials()), grpc.MaxRecvMsgSize(api.MaxMessage))
 	identityv1.RegisterIdentityServer(s, cp.identity)
 	apipb.RegisterObjectsServer(s, cp.objects)
 	apipb.RegisterMeshServer(s, cp.admin)

@@ -24,6 +24,7 @@ import (
 	"github.com/heddle-mesh/heddle/identity/channel"
 	"github.com/heddle-mesh/heddle/identity/internal/identitytest"
 	"github.com/heddle-mesh/heddle/identity/sds"
+	"github.com/heddle-mesh/heddle/install/parts/partstest"
 )
 
 // bootstrap is an Envoy with one mTLS listener, on a Unix socket so that no port can be
@@ -62,22 +63,10 @@ static_resources:
         explicit_http_config: {http2_protocol_options: {}}
 `
 
-func envoyPath(t *testing.T) string {
-	t.Helper()
-	if path := os.Getenv("HEDDLE_ENVOY"); path != "" {
-		return path
-	}
-	path, err := exec.LookPath("envoy")
-	if err != nil {
-		t.Fatal("no Envoy found: set HEDDLE_ENVOY to the path of one, or put envoy into PATH")
-	}
-	return path
-}
-
 // TestEnvoyRotatesWithoutDroppingAnything rotates every 200 ms, under a load of new
 // connections and with one that stays open.
 func TestEnvoyRotatesWithoutDroppingAnything(t *testing.T) {
-	envoy := envoyPath(t)
+	envoy := partstest.Envoy(t)
 	for _, variant := range []string{"DELTA_GRPC", "GRPC"} {
 		t.Run(variant, func(t *testing.T) {
 			dir, err := os.MkdirTemp("", "sds") // short, for the limit on socket paths

@@ -9,10 +9,11 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/heddle-mesh/heddle/install/parts/partstest"
 )
 
 // envoyConfig captures with original_dst and passes on to where the client
@@ -42,13 +43,7 @@ const markConfig = `, upstream_bind_config: {socket_options: [{level: 1, name: 3
 
 // Two workloads with real Envoys: a's app calls b's, both families.
 func TestEnvoy(t *testing.T) {
-	envoy := os.Getenv("HEDDLE_ENVOY")
-	if envoy == "" {
-		var err error
-		if envoy, err = exec.LookPath("envoy"); err != nil {
-			t.Skip("no Envoy: set HEDDLE_ENVOY")
-		}
-	}
+	envoy := partstest.Envoy(t)
 	eachMode(t, func(t *testing.T, m Mode) {
 		n := openNetwork(t, testConfig(t, m))
 		a := newNamespace(t, n, NamespaceConfig{Name: "a"})

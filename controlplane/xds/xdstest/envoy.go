@@ -14,21 +14,9 @@ import (
 	"sync"
 	"testing"
 	"time"
-)
 
-// Binary returns the Envoy to test with: HEDDLE_ENVOY, or the one in PATH. The test
-// fails if there is none.
-func Binary(t testing.TB) string {
-	t.Helper()
-	if path := os.Getenv("HEDDLE_ENVOY"); path != "" {
-		return path
-	}
-	path, err := exec.LookPath("envoy")
-	if err != nil {
-		t.Fatal("no Envoy to test with: set HEDDLE_ENVOY to the binary, or put envoy into PATH")
-	}
-	return path
-}
+	"github.com/heddle-mesh/heddle/install/parts/partstest"
+)
 
 // Envoy is a running Envoy that gets clusters and listeners by delta ADS.
 type Envoy struct {
@@ -62,7 +50,7 @@ func StartEnvoy(t testing.TB, node, socket string) *Envoy {
 		t.Fatal(err)
 	}
 	e := &Envoy{t: t, done: make(chan struct{})}
-	e.cmd = exec.Command(Binary(t), "--disable-hot-restart", "--concurrency", "1", "--log-level", "info", "-c", file)
+	e.cmd = exec.Command(partstest.Envoy(t), "--disable-hot-restart", "--concurrency", "1", "--log-level", "info", "-c", file)
 	e.cmd.Stdout, e.cmd.Stderr = &e.log, &e.log
 	if err := e.cmd.Start(); err != nil {
 		t.Fatalf("start envoy: %v", err)
