@@ -67,8 +67,8 @@ func NewServer(c Config) *Server {
 // Stats returns the live counters.
 func (s *Server) Stats() *Stats { return &s.stats }
 
-// Changed returns a channel that is closed at the next connect, disconnect or answer of
-// a proxy. Ask before looking at Status or Interested.
+// Changed returns a channel that is closed at the next connect, disconnect, request or
+// answer of a proxy. Ask before looking at Status or Interested.
 func (s *Server) Changed() <-chan struct{} { return s.changed.wait() }
 
 // Transport is the part of a delta ADS stream that a session uses.

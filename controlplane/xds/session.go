@@ -75,6 +75,8 @@ func (se *session) step(req *discoveryv3.DeltaDiscoveryRequest) ([]*Response, ti
 
 	if before != after || revision != settled {
 		se.answered(req, before, after, settled)
+	} else if req != nil {
+		se.server.changed.fire() // a subscription
 	}
 	return responses, wake, nil
 }

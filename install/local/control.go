@@ -1,0 +1,174 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/heddle-mesh/heddle/proxy/supervise"
+)
+
+// Process is one line of "heddle ps".
+type Process struct {
+	Name     string    `json:"name"`
+	Kind     string    `json:"kind"` // supervisor, controlplane, jaeger, sidecar, envoy or app
+	PID      int       `json:"pid"`
+	State    string    `json:"state"`
+	Workload string    `json:"workload,omitempty"`
+	Restarts int       `json:"restarts"`
+	ExitCode int       `json:"exitCode"`
+	Since    time.Time `json:"since"`
+	Message  string    `json:"message,omitempty"`
+	Address  string    `json:"address,omitempty"` // of a workload
+}
+
+// Processes is what the supervisor answers.
+type Processes struct {
+	Items   []Process `json:"items"`
+	Capture string    `json:"capture"`
+}
+
+// serveControl answers ps, down and exec until the returned function is called.
+func (s *supervisor) serveControl(ctx context.Context, down func()) (stop func(), err error) {
+	l, err := listen(s.Project.path("supervisor.sock"))
+	if err != nil {
+		return nil, err
+	}
+	e, err := listen(s.Project.path("exec.sock"))
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /ps", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(s.ps(r.Context()))
+	})
+	mux.HandleFunc("POST /down", func(http.ResponseWriter, *http.Request) { down() })
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	go func() { _ = server.Serve(l) }()
+	go s.serveExec(ctx, e)
+	return func() { server.Close(); e.Close() }, nil
+}
+
+func listen(path string) (*net.UnixListener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// ps lists every process: ours and what the sidecars say of theirs.
+func (s *supervisor) ps(ctx context.Context) Processes {
+	s.mu.Lock()
+	processes := slices.Clone(s.processes)
+	s.mu.Unlock()
+	out := Processes{Capture: s.Capture.String(), Items: []Process{{
+		Name: "supervisor", Kind: "supervisor", PID: os.Getpid(), State: string(supervise.Ready), Since: s.began,
+	}}}
+	for _, m := range processes {
+		status, _ := m.Status()
+		line := describe(status, m.kind, m.workload)
+		if m.status == "" || status.PID == 0 {
+			out.Items = append(out.Items, line)
+			continue
+		}
+		inner, err := sidecarStatus(ctx, m.status)
+		if err == nil && len(inner.Addresses) > 0 {
+			line.Address = inner.Addresses[0]
+		}
+		out.Items = append(out.Items, line)
+		if err == nil {
+			for kind, st := range map[string]supervise.Status{"envoy": inner.Envoy, "app": inner.App} {
+				st.Name = m.workload + "/" + kind
+				out.Items = append(out.Items, describe(st, kind, m.workload))
+			}
+		}
+	}
+	slices.SortStableFunc(out.Items[1:], func(a, b Process) int {
+		if a.Workload == b.Workload && a.Workload != "" {
+			return slices.Index(kinds, a.Kind) - slices.Index(kinds, b.Kind)
+		}
+		return 0
+	})
+	return out
+}
+
+var kinds = []string{"sidecar", "envoy", "app"}
+
+func describe(st supervise.Status, kind, workload string) Process {
+	return Process{
+		Name: st.Name, Kind: kind, PID: st.PID, State: string(st.State), Workload: workload,
+		Restarts: st.Restarts, ExitCode: st.ExitCode, Since: st.Since, Message: st.Message,
+	}
+}
+
+// PS asks a project's supervisor for its processes. Of a project that does not run there
+// are none.
+func PS(ctx context.Context, p Project) (Processes, error) {
+	if !p.Running() {
+		return Processes{Items: []Process{}}, nil
+	}
+	req, err := newRequest(ctx, "GET", "/ps", nil)
+	if err != nil {
+		return Processes{}, err
+	}
+	resp, err := unixClient(p.path("supervisor.sock")).Do(req)
+	if err != nil {
+		return Processes{}, fmt.Errorf("ask the supervisor of %s: %w", p.Name, err)
+	}
+	defer resp.Body.Close()
+	var out Processes
+	return out, json.NewDecoder(resp.Body).Decode(&out)
+}
+
+// Down ends a project and waits for its end; one that does not run is no error.
+func Down(ctx context.Context, p Project) error {
+	if !p.Running() {
+		return nil
+	}
+	req, err := newRequest(ctx, "POST", "/down", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := unixClient(p.path("supervisor.sock")).Do(req)
+	if err != nil {
+		return fmt.Errorf("ask the supervisor of %s to end: %w", p.Name, err)
+	}
+	resp.Body.Close()
+	for p.Running() {
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("project %s does not end: %w", p.Name, context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+func newRequest(ctx context.Context, method, path string, body io.Reader) (*http.Request, error) {
+	return http.NewRequestWithContext(ctx, method, "http://heddle"+path, body)
+}
+
+// freePort finds a port that is free now.
+func freePort() (uint16, error) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return uint16(l.Addr().(*net.TCPAddr).Port), nil
+}
