@@ -89,12 +89,10 @@ func (p *Pipeline) index(key xds.Key, before, after []xds.Origin) {
 // more. Callers hold making.
 func (p *Pipeline) stamp(set []*xds.Resource, lost []xds.Origin, revision uint64) {
 	for _, r := range set {
-		m := p.made[r.Key]
-		if m.revision != 0 {
-			continue // only its origins are new
+		if m := p.made[r.Key]; m.revision == 0 { // else only its origins are new
+			m.revision = revision
+			p.made[r.Key] = m
 		}
-		m.revision = revision
-		p.made[r.Key] = m
 		for _, o := range r.Origins {
 			p.traces[refOf(o)].revision = revision
 		}

@@ -173,7 +173,7 @@ func (b *build) workload(w *mesh.Workload) {
 	variant := WorkloadVariant(w.Name)
 	for _, p := range inbound.Ports {
 		want(b, xds.Key{Type: translate.ClusterType, Name: translate.LocalName(p.App), Variant: variant},
-			translate.LocalIn{Port: p.App, Protocol: p.Protocol}, translate.Local, origins)
+			translate.LocalIn{Port: p.App, Listen: p.Local, Protocol: p.Protocol}, translate.Local, origins)
 	}
 	if w.Capture == mesh.Explicit {
 		b.explicit(w, in, origins)
@@ -241,7 +241,7 @@ func (b *build) inbound(w *mesh.Workload, services []*mesh.Service) *translate.I
 		out.Address = w.Addresses[0].String()
 	}
 	for _, wp := range w.Ports {
-		port := translate.InboundPort{App: wp.App, Peer: wp.Peer}
+		port := translate.InboundPort{App: wp.App, Peer: wp.Peer, Local: wp.Local}
 		var numbers []uint16
 		for _, s := range services {
 			for _, sp := range s.Ports {

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -71,7 +70,7 @@ Capture is how the traffic gets to Envoy:
 	fs.StringVarP(&f.namespace, "namespace", "n", "default", "namespace of the service")
 	fs.StringVar(&f.name, "name", "", "name of this instance, unique in the namespace (default SERVICE-HOST)")
 	fs.StringVar(&f.trustDomain, "trust-domain", defaultTrustDomain, "trust domain of the mesh")
-	fs.StringSliceVar(&f.ports, "port", nil, "port that the program listens on; repeatable")
+	fs.StringSliceVar(&f.ports, "port", nil, "port that the program listens on, as services know it; repeatable; for explicit capture PORT=LOCAL where it really listens")
 	fs.StringToStringVar(&f.labels, "label", nil, "label of the workload, such as version=v2; repeatable")
 	fs.StringVar(&f.zone, "zone", "", "zone that it runs in")
 	fs.StringSliceVar(&f.controlPlane, "control-plane", nil, "control plane: unix:PATH for the first identity, HOST:PORT for all else; repeatable (default port "+defaultAddress+")")
@@ -115,11 +114,11 @@ func (f *sidecarFlags) build(c *cobra.Command, e *env, command []string) (sideca
 	}
 	config.Labels, config.Zone, config.Command = f.labels, f.zone, command
 	for _, p := range f.ports {
-		n, err := strconv.ParseUint(p, 10, 16)
-		if err != nil || n == 0 {
-			return config, fmt.Errorf("--port %q is not a number from 1 to 65535", p)
+		port, err := sidecar.ParsePort(p)
+		if err != nil {
+			return config, fmt.Errorf("--port: %w", err)
 		}
-		config.Ports = append(config.Ports, uint16(n))
+		config.Ports = append(config.Ports, port)
 	}
 	if err := f.lists(&config); err != nil {
 		return config, err

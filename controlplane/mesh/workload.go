@@ -36,10 +36,13 @@ type Workload struct {
 
 // WorkloadPort is a port on which the application listens.
 type WorkloadPort struct {
-	// App is the application's own port on loopback or in its network namespace.
+	// App is the port that services mean by their target port: the application's own.
 	App uint16
 	// Peer is the port that other proxies dial. Transparent sidecars have it equal to App.
 	Peer uint16
+	// Local is where the application really listens on loopback, where that is not App:
+	// without capture two instances of a service share one loopback. 0 = App.
+	Local uint16
 }
 
 // Upstream is "localhost:Local is Service:Port" of an explicit sidecar.

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"math"
 	"net/netip"
 	"time"
@@ -179,7 +180,8 @@ func Front(in FrontIn) *clusterv3.Cluster {
 
 // LocalIn is what the cluster of the application's own port is made of.
 type LocalIn struct {
-	Port     uint16
+	Port     uint16 // as services know it
+	Listen   uint16 // where the application really is; 0 = Port
 	Protocol mesh.Protocol
 }
 
@@ -190,7 +192,7 @@ func Local(in LocalIn) *clusterv3.Cluster {
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		CircuitBreakers:      noBreakers(),
 		ConnectTimeout:       durationpb.New(time.Second), // loopback answers at once or not at all
-		LoadAssignment:       assignment(LocalName(in.Port), socketAddress("127.0.0.1", in.Port)),
+		LoadAssignment:       assignment(LocalName(in.Port), socketAddress("127.0.0.1", cmp.Or(in.Listen, in.Port))),
 	}
 	if in.Protocol.IsHTTP() {
 		c.TypedExtensionProtocolOptions = protocolOptions(in.Protocol != mesh.HTTP)

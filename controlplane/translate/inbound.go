@@ -17,6 +17,7 @@ import (
 // InboundPort is one port of a workload as peers reach it.
 type InboundPort struct {
 	App, Peer uint16
+	Local     uint16 // see mesh.WorkloadPort
 	Protocol  mesh.Protocol
 	Access    Access
 	// Service names the port for people: the service and port that led here.

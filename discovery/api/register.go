@@ -137,10 +137,10 @@ func (r *registration) read(pb *apipb.Workload) (*mesh.Workload, error) {
 
 func readPorts(w *mesh.Workload, pb *apipb.Workload) error {
 	for _, p := range pb.GetPorts() {
-		if p.GetApp() > 65535 || p.GetPeer() > 65535 {
+		if max(p.GetApp(), p.GetPeer(), p.GetLocal()) > 65535 {
 			return status.Errorf(codes.InvalidArgument, "port of workload %s: %v is not a port; give 1 to 65535", w.Ref, p)
 		}
-		w.Ports = append(w.Ports, mesh.WorkloadPort{App: uint16(p.GetApp()), Peer: uint16(p.GetPeer())})
+		w.Ports = append(w.Ports, mesh.WorkloadPort{App: uint16(p.GetApp()), Peer: uint16(p.GetPeer()), Local: uint16(p.GetLocal())})
 	}
 	for _, u := range pb.GetUpstreams() {
 		local, err := netip.ParseAddrPort(u.GetLocal())

@@ -21,6 +21,8 @@ type workloadSpec struct {
 type workloadPort struct {
 	App  uint16 `json:"app" need:"the application's port" min:"1" max:"65535"`
 	Peer uint16 `json:"peer,omitempty" min:"1" max:"65535"`
+	// Local is where the application listens if not on App.
+	Local uint16 `json:"local,omitempty" min:"1" max:"65535"`
 }
 
 type upstream struct {
@@ -74,7 +76,7 @@ func (s *workloadSpec) build(meta mesh.Meta, m metadata, _ Options) mesh.Object 
 		w.Addresses = append(w.Addresses, a)
 	}
 	for _, p := range s.Ports {
-		w.Ports = append(w.Ports, mesh.WorkloadPort{App: p.App, Peer: p.peer()})
+		w.Ports = append(w.Ports, mesh.WorkloadPort{App: p.App, Peer: p.peer(), Local: p.Local})
 	}
 	for _, u := range s.Upstreams {
 		local, _ := netip.ParseAddrPort(u.Local)
@@ -92,7 +94,7 @@ func EncodeWorkload(w *mesh.Workload) ([]byte, error) {
 		s.Addresses = append(s.Addresses, a.String())
 	}
 	for _, p := range w.Ports {
-		s.Ports = append(s.Ports, workloadPort{p.App, p.Peer})
+		s.Ports = append(s.Ports, workloadPort{p.App, p.Peer, p.Local})
 	}
 	for _, u := range w.Upstreams {
 		s.Upstreams = append(s.Upstreams, upstream{u.Service.Namespace, u.Service.Name, u.Port, u.Local.String()})

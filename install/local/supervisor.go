@@ -217,6 +217,7 @@ func (s *supervisor) command(name string, args []string, env []string, files []*
 		Name: name, Restart: supervise.OnFailure, Grace: 20 * time.Second,
 		Start: func(context.Context) (*exec.Cmd, error) {
 			cmd := exec.Command("/proc/self/exe", args...)
+			cmd.Args[0] = "heddle" // what ps and top show
 			cmd.Env = append(os.Environ(), env...)
 			cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = out, out, files
 			return cmd, nil

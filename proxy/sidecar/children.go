@@ -128,7 +128,7 @@ func (s *Sidecar) appReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	for _, p := range s.config.Ports {
-		if err := s.ask(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(int(p)))); err != nil {
+		if err := s.ask(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(int(p.Local)))); err != nil {
 			return err
 		}
 	}

@@ -20,7 +20,7 @@ import (
 type Config struct {
 	ID       spiffeid.ID
 	Workload string // unique in the namespace
-	Ports    []uint16
+	Ports    []Port
 	Labels   map[string]string
 	Zone     string
 
@@ -56,6 +56,26 @@ type Config struct {
 	Dir       string
 
 	Log *slog.Logger
+}
+
+// Port is one port of the application.
+type Port struct {
+	Number uint16 // as services know it
+	Local  uint16 // where the application listens on loopback: Number, but for Explicit
+}
+
+// ParsePort reads PORT or PORT=LOCAL.
+func ParsePort(s string) (Port, error) {
+	number, local, ok := strings.Cut(s, "=")
+	if !ok {
+		local = number
+	}
+	n, err := parsePort(number)
+	if err != nil {
+		return Port{}, err
+	}
+	l, err := parsePort(local)
+	return Port{n, l}, err
 }
 
 // Upstream is a service's port on a local address.
@@ -133,6 +153,11 @@ func (c Config) Validate() error {
 	}
 	if c.Socket == "" && c.Address == "" {
 		errs = append(errs, errors.New("sidecar: no control plane named; say --control-plane unix:PATH or HOST:PORT"))
+	}
+	for _, p := range c.Ports {
+		if p.Local != p.Number && c.Capture != capture.Explicit {
+			errs = append(errs, fmt.Errorf("sidecar: --port %d=%d is for --capture explicit; in %s a program has its ports to itself", p.Number, p.Local, c.Capture))
+		}
 	}
 	if c.Capture != capture.Explicit && len(c.Upstreams) > 0 {
 		errs = append(errs, fmt.Errorf("sidecar: --upstream is for --capture explicit; in %s services are reached by their names", c.Capture))

@@ -29,14 +29,17 @@ var (
 )
 
 // port is one port of the application and the one that peers dial.
-type port struct{ App, Peer uint16 }
+type port struct {
+	Port
+	Peer uint16
+}
 
 // choosePorts finds the ports that peers dial: the application's own where traffic is
 // captured. An explicit sidecar opens ports of its own, the same again after a restart.
 func (s *Sidecar) choosePorts(ctx context.Context) ([]port, error) {
 	var out []port
 	for _, p := range s.config.Ports {
-		out = append(out, port{p, p})
+		out = append(out, port{p, p.Number})
 	}
 	if s.config.Capture != capture.Explicit {
 		return out, nil
@@ -47,12 +50,12 @@ func (s *Sidecar) choosePorts(ctx context.Context) ([]port, error) {
 		_ = json.Unmarshal(data, &remembered) // a damaged file only means new ports
 	}
 	for i, p := range out {
-		l, err := listenAgain(ctx, remembered[p.App])
+		l, err := listenAgain(ctx, remembered[p.Number])
 		if err != nil {
-			return nil, fmt.Errorf("find a port for peers of %d: %w", p.App, err)
+			return nil, fmt.Errorf("find a port for peers of %d: %w", p.Number, err)
 		}
 		out[i].Peer = uint16(l.Addr().(*net.TCPAddr).Port)
-		remembered[p.App] = out[i].Peer
+		remembered[p.Number] = out[i].Peer
 		defer l.Close() // Envoy takes it over
 	}
 	data, err := json.Marshal(remembered)
@@ -80,7 +83,7 @@ func (s *Sidecar) workload() *apipb.Workload {
 		Labels: c.Labels, Zone: c.Zone, Node: node, Capture: "transparent",
 	}
 	for _, p := range s.ports {
-		w.Ports = append(w.Ports, &apipb.WorkloadPort{App: uint32(p.App), Peer: uint32(p.Peer)})
+		w.Ports = append(w.Ports, &apipb.WorkloadPort{App: uint32(p.Number), Peer: uint32(p.Peer), Local: uint32(p.Local)})
 	}
 	for _, u := range c.Upstreams {
 		name, namespace, _ := strings.Cut(u.Service, ".")

@@ -918,7 +918,9 @@ type WorkloadPort struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	App   uint32                 `protobuf:"varint,1,opt,name=app,proto3" json:"app,omitempty"`
 	// 0 = the same as app.
-	Peer          uint32 `protobuf:"varint,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	Peer uint32 `protobuf:"varint,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	// Where the application listens on loopback; 0 = app.
+	Local         uint32 `protobuf:"varint,3,opt,name=local,proto3" json:"local,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -963,6 +965,13 @@ func (x *WorkloadPort) GetApp() uint32 {
 func (x *WorkloadPort) GetPeer() uint32 {
 	if x != nil {
 		return x.Peer
+	}
+	return 0
+}
+
+func (x *WorkloadPort) GetLocal() uint32 {
+	if x != nil {
+		return x.Local
 	}
 	return 0
 }
@@ -2068,10 +2077,11 @@ const file_discovery_api_apipb_api_proto_rawDesc = "" +
 	"\x05ready\x18\v \x01(\bR\x05ready\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"4\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"J\n" +
 	"\fWorkloadPort\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\rR\x03app\x12\x12\n" +
-	"\x04peer\x18\x02 \x01(\rR\x04peer\"l\n" +
+	"\x04peer\x18\x02 \x01(\rR\x04peer\x12\x14\n" +
+	"\x05local\x18\x03 \x01(\rR\x05local\"l\n" +
 	"\bUpstream\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x12\n" +
