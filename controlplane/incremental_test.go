@@ -54,7 +54,6 @@ func TestUnchangedIsNotSent(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	before := contents(cache)
 	route := random.route("r-new")
 	route.Parents = []mesh.Parent{{Service: mesh.Name{Namespace: "default", Name: "s1"}}}
 	svc := random.service("s1")
@@ -62,7 +61,7 @@ func TestUnchangedIsNotSent(t *testing.T) {
 	if _, err := p.Submit([]mesh.Change{mesh.Set(svc)}); err != nil {
 		t.Fatal(err)
 	}
-	before = contents(cache)
+	before := contents(cache)
 	if _, err := p.Submit([]mesh.Change{mesh.Set(route)}); err != nil {
 		t.Fatal(err)
 	}

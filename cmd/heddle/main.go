@@ -89,7 +89,7 @@ Start with the example: heddle up -f install/examples/shop/heddle.yaml`,
 	root.SetOut(e.stdout)
 	root.SetErr(e.stderr)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return &exitError{exitUsage, fmt.Errorf("%w\nSee '%s --help'.", err, c.CommandPath())}
+		return &exitError{exitUsage, fmt.Errorf("%w; see '%s --help'", err, c.CommandPath())}
 	})
 	for _, group := range commands {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})

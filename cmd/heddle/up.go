@@ -161,7 +161,7 @@ func (f *upFlags) runDetached(ctx context.Context, e *env, o *local.Options) err
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	if err := f.awaitStart(ctx, e, o, ended); err != nil {
-		return fmt.Errorf("%w\nAll logs are in %s; end what runs with 'heddle down -f %s'.", err, filepath.Dir(o.Project.Log("up")), f.file)
+		return fmt.Errorf("%w\nall logs are in %s; end what runs with 'heddle down -f %s'", err, filepath.Dir(o.Project.Log("up")), f.file)
 	}
 	f.greet(e, o)
 	return nil
