@@ -53,25 +53,29 @@ func label(r *apipb.Ref) string {
 
 // completeKindThenNames completes KIND, then names of objects of that kind.
 func completeKindThenNames(f *clientFlags, extra ...string) cobra.CompletionFunc {
-	return func(c *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return func(c *cobra.Command, given []string, typed string) ([]string, cobra.ShellCompDirective) {
 		if len(given) == 0 {
-			return append(plurals(), extra...), cobra.ShellCompDirectiveNoFileComp
+			return startingWith(typed, append(plurals(), extra...)), cobra.ShellCompDirectiveNoFileComp
 		}
 		kind, err := parseKind(given[0])
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return objectNames(c.Context(), f, kind), cobra.ShellCompDirectiveNoFileComp
+		return startingWith(typed, objectNames(c.Context(), f, kind)), cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+func startingWith(prefix string, names []string) []string {
+	return slices.DeleteFunc(names, func(n string) bool { return !strings.HasPrefix(n, prefix) })
 }
 
 // completeNames completes the first argument by names of a kind.
 func completeNames(f *clientFlags, kind mesh.Kind) cobra.CompletionFunc {
-	return func(c *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return func(c *cobra.Command, given []string, typed string) ([]string, cobra.ShellCompDirective) {
 		if len(given) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return objectNames(c.Context(), f, kind), cobra.ShellCompDirectiveNoFileComp
+		return startingWith(typed, objectNames(c.Context(), f, kind)), cobra.ShellCompDirectiveNoFileComp
 	}
 }
 

@@ -57,6 +57,7 @@ func main() {
 func run(args []string, e *env) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	ctx = withLifeline(ctx)
 	root := rootCommand(e)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

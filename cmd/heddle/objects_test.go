@@ -19,9 +19,9 @@ api       80/http   2/2     2/2    0s
 api-v1    80/http   1/1     2/2    0s
 api-v2    80/http   1/1     2/2    0s`)
 	p.same("get workloads -o wide", p.ok("", "get", "wl", "-o", "wide", "-A"), `
-NAMESPACE   WORKLOAD   SERVICES      READY   ZONE   LIVE   AGE   ADDRESSES   CAPTURE       IDENTITY
-default     api-1      api,api-v1    yes     a      1/1    0s    10.68.0.1   transparent   spiffe://mesh.local/ns/default/sa/api
-default     api-2      api,api-v2    yes     a      1/1    0s    10.68.0.2   transparent   spiffe://mesh.local/ns/default/sa/api`)
+NAMESPACE   WORKLOAD   SERVICES     READY   ZONE   LIVE   AGE   ADDRESSES   CAPTURE       IDENTITY
+default     api-1      api,api-v1   yes     a      1/1    0s    10.68.0.1   transparent   spiffe://mesh.local/ns/default/sa/api
+default     api-2      api,api-v2   yes     a      1/1    0s    10.68.0.2   transparent   spiffe://mesh.local/ns/default/sa/api`)
 	p.same("names", p.ok("", "get", "all", "-o", "name"), "service/api\nservice/api-v1\nservice/api-v2\nworkload/api-1\nworkload/api-2")
 	var listed struct {
 		Items []struct {
@@ -187,12 +187,12 @@ func TestFindsTheControlPlane(t *testing.T) {
 func TestCompletion(t *testing.T) {
 	p := newShop(t)
 	for line, want := range map[string]string{
-		"get s":             "services\n",
+		"get se":            "services\n",
 		"get service api-":  "api-v1\napi-v2\n",
 		"describe wl ":      "api-1\napi-2\n",
 		"config a":          "api-1\napi-2\n",
 		"routes split api-": "api-v1\napi-v2\n",
-		"get services -o y": "yaml\n",
+		"get services -o ":  "json\nyaml\nwide\nname\n",
 	} {
 		words := strings.Split(line, " ")
 		got := p.ok("", append([]string{"__complete"}, words...)...)

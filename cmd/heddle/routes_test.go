@@ -141,7 +141,7 @@ func TestRoutesSplitAndUndo(t *testing.T) {
 		t.Fatalf("split: %d %q %q", code, stdout, stderr)
 	}
 	p.same("routes", p.ok("", "routes"), `
-SERVICE   ROUTE                 MATCH   BACKENDS               LIVE   STATUS
+SERVICE   ROUTE                 MATCH   BACKENDS              LIVE   STATUS
 api       httproute/api-split   all     api-v1=90 api-v2=10   2/2    OK`)
 	p.ok("", "routes", "split", "api", "v1=50", "v2=50")
 	p.ok("", "routes", "undo", "api")
@@ -235,9 +235,9 @@ func TestWaitTimeout(t *testing.T) {
 	p := newShop(t)
 	p.register("slow", "slow", 3)
 	hold := make(chan struct{})
-	t.Cleanup(func() { close(hold) })
 	var on atomic.Bool
 	p.connectJudged("slow", hold, &on)
+	t.Cleanup(func() { close(hold) }) // before the proxy is waited for
 	on.Store(true)
 	start := time.Now()
 	code, _, stderr := p.heddle("", "routes", "split", "api", "v1=1", "--wait", "--timeout", "1200ms")

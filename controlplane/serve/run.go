@@ -147,7 +147,7 @@ func (cp *controlPlane) openSources() (err error) {
 
 func (cp *controlPlane) submit(changes []mesh.Change) (uint64, map[mesh.Ref][]string, error) {
 	revision, err := cp.tracer.submit(changes, cp.pipeline.Submit)
-	return revision, nil, err
+	return revision, cp.admin.Warnings(changes), err
 }
 
 // serve opens the ports and runs everything until the context is done.

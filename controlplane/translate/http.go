@@ -1,6 +1,8 @@
 package translate
 
 import (
+	"math"
+
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -10,6 +12,7 @@ import (
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	detectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/tracers/opentelemetry/resource_detectors/v3"
+	samplerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/tracers/opentelemetry/samplers/v3"
 	tagv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -36,9 +39,11 @@ func connectionManager(name string, t Telemetry, filters ...*hcmv3.HttpFilter) *
 		SkipXffAppend:              true,
 		PreserveExternalRequestId:  true,
 		StreamIdleTimeout:          durationpb.New(0), // streams may be quiet for as long as they like
-		Http2ProtocolOptions:       &corev3.Http2ProtocolOptions{AllowConnect: true},
-		UpgradeConfigs:             []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
-		NormalizePath:              wrapperspb.Bool(true), // so that routes and policies see what the application will
+		// HTTP/1.0 is what nginx speaks to its upstreams unless told otherwise.
+		HttpProtocolOptions:  &corev3.Http1ProtocolOptions{AcceptHttp_10: true},
+		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{AllowConnect: true},
+		UpgradeConfigs:       []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+		NormalizePath:        wrapperspb.Bool(true), // so that routes and policies see what the application will
 		PathWithEscapedSlashesAction: hcmv3.
 			HttpConnectionManager_KEEP_UNCHANGED,
 		Tracing:   tracing(t),
@@ -73,8 +78,9 @@ func withRoutes(m *hcmv3.HttpConnectionManager, rc *routev3.RouteConfiguration) 
 // configuration is the same for every proxy.
 func tracing(t Telemetry) *hcmv3.HttpConnectionManager_Tracing {
 	return &hcmv3.HttpConnectionManager_Tracing{
-		// A caller's decision to sample is kept; RandomSampling is for those that made none.
-		RandomSampling: &typev3.Percent{Value: t.TraceSampling},
+		// Every request gets a span, so that the tracer's sampler, and not Envoy's random
+		// choice that knows no traceparent, decides which are sent.
+		RandomSampling: &typev3.Percent{Value: 100},
 		CustomTags: []*tagv3.CustomTag{
 			tag("heddle.route", "%ROUTE_NAME%"),
 			tag("heddle.source.id", "%DOWNSTREAM_PEER_URI_SAN%"),
@@ -90,12 +96,28 @@ func tracing(t Telemetry) *hcmv3.HttpConnectionManager_Tracing {
 					},
 					Timeout: durationpb.New(250e6),
 				},
+				Sampler: sampler(t.TraceSampling),
 				ResourceDetectors: []*corev3.TypedExtensionConfig{{
 					Name:        "envoy.tracers.opentelemetry.resource_detectors.environment",
 					TypedConfig: message(&detectorv3.EnvironmentResourceDetectorConfig{}),
 				}},
 			})},
 		},
+	}
+}
+
+// sampler keeps a caller's decision to sample (W3C Trace Context's sampled flag); for
+// requests that come without one it takes a share, by the trace's id.
+func sampler(percent float64) *corev3.TypedExtensionConfig {
+	return &corev3.TypedExtensionConfig{
+		Name: "envoy.tracers.opentelemetry.samplers.parent_based",
+		TypedConfig: message(&samplerv3.ParentBasedSamplerConfig{WrappedSampler: &corev3.TypedExtensionConfig{
+			Name: "envoy.tracers.opentelemetry.samplers.trace_id_ratio_based",
+			TypedConfig: message(&samplerv3.TraceIdRatioBasedSamplerConfig{SamplingPercentage: &typev3.FractionalPercent{
+				Numerator:   uint32(math.Round(percent * 1e4)),
+				Denominator: typev3.FractionalPercent_MILLION,
+			}}),
+		}}),
 	}
 }
 

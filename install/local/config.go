@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -23,6 +24,8 @@ type Config struct {
 	Name        string             `yaml:"name"`
 	TrustDomain string             `yaml:"trustDomain"`
 	Objects     string             `yaml:"objects"` // folder of mesh objects, relative to the file
+	SVIDTTL     time.Duration      `yaml:"svidTTL"` // life of an SVID, such as 20m; 0 is the control plane's default
+	Apply       []string           `yaml:"apply"`   // files of objects to apply once, which commands may change
 	Jaeger      bool               `yaml:"jaeger"`  // run one, for traces
 	Parts       []string           `yaml:"parts"`   // programs to fetch: nginx, postgres
 	Services    map[string]Service `yaml:"services"`
@@ -107,6 +110,9 @@ func (c *Config) validate() error {
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if !projectName.MatchString(c.Name) {
 		bad("name: %q is not a name of at most 32 lower case letters, digits and dashes", c.Name)
+	}
+	if c.SVIDTTL < 0 {
+		bad("svidTTL: %s is negative", c.SVIDTTL)
 	}
 	if len(c.Services) == 0 {
 		bad("services: there are none")

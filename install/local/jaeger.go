@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"syscall"
 	"time"
 
 	"github.com/heddle-mesh/heddle/install/parts"
@@ -35,11 +36,12 @@ func (s *supervisor) jaeger(ctx context.Context) {
 		return
 	}
 	out := s.output("jaeger")
-	s.launch(ctx, "jaeger", "jaeger", "", supervise.Spec{
+	s.launch(ctx, &managed{kind: "jaeger"}, supervise.Spec{
 		Name: "jaeger", Restart: supervise.OnFailure,
 		Start: func(context.Context) (*exec.Cmd, error) {
 			cmd := exec.Command(program, "--config", s.Project.path("jaeger.yaml"))
 			cmd.Stdout, cmd.Stderr = out, out
+			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // it has no lifeline
 			return cmd, nil
 		},
 		Ready: func(ctx context.Context) error {

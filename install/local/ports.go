@@ -69,8 +69,9 @@ func processOf(target string) string {
 	for _, link := range links {
 		if to, err := os.Readlink(link); err == nil && to == target {
 			pid := strings.Split(link, "/")[2]
-			comm, _ := os.ReadFile("/proc/" + pid + "/comm")
-			return fmt.Sprintf("%s (pid %s)", strings.TrimSpace(string(comm)), pid)
+			command, _ := os.ReadFile("/proc/" + pid + "/cmdline")
+			words := strings.Split(string(command), "\x00")
+			return fmt.Sprintf("%s (pid %s)", strings.TrimSpace(strings.Join(words[:min(2, len(words))], " ")), pid)
 		}
 	}
 	return ""

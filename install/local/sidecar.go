@@ -43,7 +43,7 @@ func (s *supervisor) sidecar(ctx context.Context, w workload) (supervise.Spec, s
 		"sidecar", "--service", w.Service.Service, "--name", w.Name, "--trust-domain", s.Config.TrustDomain,
 		"--control-plane", "unix:" + s.Project.ControlPlane(), "--control-plane", agentAddress,
 		"--token-file", token, "--state", dir, "--status", status, "--capture", s.Capture.String(),
-		"--drain", "2s", // a laptop's developer waits for it at every "down"
+		"--drain", "1s", // a laptop's developer waits for it at every "down"
 	}
 	args, files, names, err := s.sidecarNetwork(args, w)
 	if err != nil {
@@ -73,7 +73,7 @@ func (s *supervisor) sidecarNetwork(args []string, w workload) (_ []string, file
 	if w.Zone != "" {
 		args = append(args, "--zone", w.Zone)
 	}
-	if w.Service.User != "" && s.Capture == capture.Transparent {
+	if w.Service.User != "" && mayChangeUser() {
 		args = append(args, "--user", w.Service.User)
 	}
 	if w.Service.Ready != "" {

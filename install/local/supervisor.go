@@ -2,7 +2,6 @@ package local
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -46,10 +45,15 @@ const (
 	jaegerAddress  = "127.0.0.1:16686"
 )
 
+// LifelineVariable names, in the environment of the supervisor's children, a descriptor
+// that reads as ended when the supervisor is no more. They end then, too.
+const LifelineVariable = "HEDDLE_LIFELINE"
+
 // supervisor runs the processes of a project.
 type supervisor struct {
 	Options
 	lines     *supervise.Lines // nil without Verbose
+	lifeline  *os.File         // see LifelineVariable
 	workloads []workload
 	began     time.Time
 
@@ -64,6 +68,8 @@ type managed struct {
 	kind     string
 	workload string // "" for what is not a sidecar
 	status   string // path of the sidecar's status socket
+	level    int    // how many others it waits for, one after the other
+	stop     func()
 }
 
 // Run supervises a project until the context is done or somebody asks for its end.
@@ -75,6 +81,19 @@ func Run(ctx context.Context, o Options) error {
 	if err := o.Project.Make(); err != nil {
 		return err
 	}
+	bin, err := o.Project.reachable(o.Bin)
+	if err != nil {
+		return err
+	}
+	s.Bin = bin
+	// Nothing is ever written; the other end is closed when we are gone, however that came.
+	lifeline, held, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer lifeline.Close()
+	defer held.Close()
+	s.lifeline = lifeline
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop, err := s.serveControl(ctx, cancel)
@@ -82,30 +101,49 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer stop()
-	sidecars, stopSidecars := context.WithCancel(context.WithoutCancel(ctx))
 	rest, stopRest := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRest()
-	defer stopSidecars()
-	if err := s.start(ctx, sidecars, rest); err != nil {
+	if err := s.start(ctx, rest); err != nil && ctx.Err() == nil {
+		// What has started goes on: "up --wait" says what failed, "down" ends the rest.
 		s.Log.Error("start", "error", err)
-		cancel()
 	}
 	<-ctx.Done()
-	// Sidecars first: they say goodbye to the control plane.
-	stopSidecars()
-	s.await("sidecar")
+	s.stopSidecars()
 	stopRest()
 	s.group.Wait()
-	if err != nil && !errors.Is(err, context.Canceled) {
-		return err
-	}
 	return nil
 }
 
+// stopSidecars ends the sidecars, those first that others do not wait for: nobody calls
+// what is gone. The control plane lives on meanwhile, they say goodbye to it.
+func (s *supervisor) stopSidecars() {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for level := s.Config.depth(); level >= 0; level-- {
+		var ending []*managed
+		s.mu.Lock()
+		for _, m := range s.processes {
+			if m.workload != "" && m.level == level {
+				ending = append(ending, m)
+			}
+		}
+		s.mu.Unlock()
+		for _, m := range ending {
+			m.stop()
+		}
+		for _, m := range ending {
+			_, _ = m.Await(ctx, func(st supervise.Status) bool { return st.State == supervise.Stopped || st.State == supervise.Failed })
+		}
+	}
+}
+
 // start starts everything, in order.
-func (s *supervisor) start(ctx, sidecars, rest context.Context) error {
-	control := s.launch(rest, "controlplane", "controlplane", "", s.controlPlane())
+func (s *supervisor) start(ctx, rest context.Context) error {
+	control := s.launch(rest, &managed{kind: "controlplane"}, s.controlPlane())
 	if err := control.ready(ctx); err != nil {
+		return err
+	}
+	if err := s.apply(ctx); err != nil {
 		return err
 	}
 	if s.Config.Jaeger {
@@ -125,8 +163,7 @@ func (s *supervisor) start(ctx, sidecars, rest context.Context) error {
 		if err != nil {
 			return fmt.Errorf("service %s: %w", w.Entry, err)
 		}
-		m := s.launch(sidecars, w.Name, "sidecar", status, spec)
-		m.workload = w.Name
+		m := s.launchSidecar(w, status, spec)
 		started[w.Entry] = append(started[w.Entry], m)
 	}
 	return nil
@@ -157,9 +194,17 @@ func (s *supervisor) inOrder() []workload {
 	return out
 }
 
+// launchSidecar runs a sidecar until it is stopped.
+func (s *supervisor) launchSidecar(w workload, status string, spec supervise.Spec) *managed {
+	ctx, cancel := context.WithCancel(context.Background())
+	return s.launch(ctx, &managed{
+		kind: "sidecar", workload: w.Name, status: status, level: s.Config.level(w.Entry), stop: cancel,
+	}, spec)
+}
+
 // launch runs a process until the context is done.
-func (s *supervisor) launch(ctx context.Context, name, kind, status string, spec supervise.Spec) *managed {
-	m := &managed{Process: supervise.New(spec, s.Log), kind: kind, status: status}
+func (s *supervisor) launch(ctx context.Context, m *managed, spec supervise.Spec) *managed {
+	m.Process = supervise.New(spec, s.Log)
 	s.mu.Lock()
 	s.processes = append(s.processes, m)
 	s.mu.Unlock()
@@ -167,7 +212,7 @@ func (s *supervisor) launch(ctx context.Context, name, kind, status string, spec
 	go func() {
 		defer s.group.Done()
 		if code, err := m.Run(ctx); err != nil || code != 0 {
-			s.Log.Warn("process ended", "name", name, "code", code, "error", err)
+			s.Log.Warn("process ended", "name", spec.Name, "code", code, "error", err)
 		}
 	}()
 	return m
@@ -187,20 +232,6 @@ func (m *managed) ready(ctx context.Context) error {
 	return nil
 }
 
-// await waits for the end of all processes of a kind.
-func (s *supervisor) await(kind string) {
-	s.mu.Lock()
-	processes := slices.Clone(s.processes)
-	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	for _, m := range processes {
-		if m.kind == kind {
-			_, _ = m.Await(ctx, func(st supervise.Status) bool { return st.State == supervise.Stopped || st.State == supervise.Failed })
-		}
-	}
-}
-
 // output is where a process writes: a file that is bounded, and the terminal.
 func (s *supervisor) output(name string) io.Writer {
 	file := &lumberjack.Logger{Filename: s.Project.Log(name), MaxSize: 16, MaxBackups: 1} // megabytes
@@ -217,9 +248,11 @@ func (s *supervisor) command(name string, args []string, env []string, files []*
 		Name: name, Restart: supervise.OnFailure, Grace: 20 * time.Second,
 		Start: func(context.Context) (*exec.Cmd, error) {
 			cmd := exec.Command("/proc/self/exe", args...)
+			fd := 3 + len(files)
 			cmd.Args[0] = "heddle" // what ps and top show
-			cmd.Env = append(os.Environ(), env...)
-			cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = out, out, files
+			cmd.Env = append(append(os.Environ(), env...), LifelineVariable+"="+strconv.Itoa(fd))
+			cmd.Stdout, cmd.Stderr = out, out
+			cmd.ExtraFiles = append(slices.Clone(files), s.lifeline)
 			return cmd, nil
 		},
 	}
@@ -232,6 +265,9 @@ func (s *supervisor) controlPlane() supervise.Spec {
 	}
 	if s.Config.Objects != "" {
 		args = append(args, "--objects", s.relative(s.Config.Objects))
+	}
+	if s.Config.SVIDTTL != 0 {
+		args = append(args, "--svid-ttl", s.Config.SVIDTTL.String())
 	}
 	if s.Config.Jaeger {
 		args = append(args, "--otlp", otlpAddress)
@@ -248,9 +284,12 @@ func (s *supervisor) controlPlane() supervise.Spec {
 	return spec
 }
 
+// mayChangeUser reports whether programs can run as other users: only root's can.
+func mayChangeUser() bool { return os.Geteuid() == 0 && !capture.InRootless() }
+
 // chown gives a folder to the user that a program runs as.
 func chown(path, name string) error {
-	if name == "" || os.Geteuid() != 0 || capture.InRootless() {
+	if name == "" || !mayChangeUser() {
 		return nil
 	}
 	u, err := user.Lookup(name)

@@ -37,6 +37,24 @@ func (c *Config) workloads() []workload {
 	return out
 }
 
+// level is how many services an entry waits for, one after the other.
+func (c *Config) level(entry string) int {
+	level := 0
+	for _, after := range c.Services[entry].After {
+		level = max(level, 1+c.level(after)) // there are no cycles
+	}
+	return level
+}
+
+// depth is the highest level.
+func (c *Config) depth() int {
+	depth := 0
+	for entry := range c.Services {
+		depth = max(depth, c.level(entry))
+	}
+	return depth
+}
+
 // expand replaces ${NAME} in a command or a value. Names are STATE, BIN, PART_x, PORT_n
 // and, as SERVICE:PORT, what is under "uses".
 func expand(text string, names map[string]string) (string, error) {
