@@ -67,7 +67,9 @@ func Run(ctx context.Context, config Config) (err error) {
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
-		err = errors.Join(err, shutdown(ctx))
+		if err := shutdown(ctx); err != nil { // the collector may be gone already
+			cp.config.Log.Warn("the last traces are lost", "error", err)
+		}
 	}()
 	if err := cp.openSources(); err != nil {
 		return err

@@ -40,7 +40,7 @@ func Bootstrap(c Config) (*bootstrapv3.Bootstrap, error) {
 			Name: "envoy.bootstrap.internal_listener", TypedConfig: pack(&internalv3.InternalListener{}),
 		}},
 		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{
-			{Name: "heddle", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{}}},
+			{Name: "heddle", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: runtime()}},
 			{Name: "admin", LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}}},
 		}},
 		ApplicationLogConfig: logConfig(),
@@ -100,6 +100,15 @@ func Write(c Config, file string, uid int) error {
 		return fmt.Errorf("write the bootstrap: %w", err)
 	}
 	return nil
+}
+
+// runtime turns off one thing: with it an HTTP connection manager behind an internal
+// listener that closes its connection, as it must after "connection: close", makes the
+// TCP proxy before it reset the client, which may lose the answer.
+func runtime() *structpb.Struct {
+	return &structpb.Struct{Fields: map[string]*structpb.Value{
+		"envoy.reloadable_features.enable_send_rst_on_user_space_socket": structpb.NewBoolValue(false),
+	}}
 }
 
 func node(c Config) *corev3.Node {
