@@ -7,7 +7,7 @@ EXAMPLE  := install/examples/shop/heddle.yaml
 FUZZTIME ?= 60s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help run down test check lint race bench fuzz build envoy generate generate-check envoy-check clean
+.PHONY: help run down test parts check lint race bench fuzz build envoy generate generate-check envoy-check clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -18,7 +18,7 @@ run: build ## Start the example shop and print the addresses to open
 down: ## Stop the example shop
 	$(BIN)/heddle down -f $(EXAMPLE)
 
-test: build envoy ## Run all tests, those with real Envoys included
+test: build parts ## Run all tests, with real Envoys, nginx, PostgreSQL and Jaeger
 	$(GO) test -timeout 20m ./...
 
 check: lint generate-check race envoy-check ## What CI checks beside the tests
@@ -34,7 +34,7 @@ race: envoy ## The tests under the race detector
 	$(GO) test -race -short -timeout 20m ./...
 
 envoy-check: envoy ## Let Envoy judge every golden
-	$(GO) test -count=1 -run 'TestGoldens|Golden' ./controlplane/... ./proxy/bootstrap/...
+	$(GO) test -count=1 -run Golden ./controlplane/... ./proxy/bootstrap/...
 
 bench: build envoy ## Measure; see integration/bench/RESULTS.md
 	tools/bench.sh
@@ -45,6 +45,9 @@ fuzz: ## Run every fuzz target for FUZZTIME
 build: ## Build bin/heddle and the programs of the example
 	@mkdir -p $(BIN)
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/... ./install/examples/...
+
+parts: ## Fetch Envoy, nginx and PostgreSQL, and build Jaeger (some minutes, once)
+	@$(GO) run ./cmd/heddle parts fetch envoy nginx postgres jaeger
 
 envoy: ## Fetch the pinned Envoy, unless HEDDLE_ENVOY names one
 	@$(GO) run ./cmd/heddle parts fetch envoy

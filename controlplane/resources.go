@@ -242,13 +242,13 @@ func (b *build) inbound(w *mesh.Workload, services []*mesh.Service) *translate.I
 	}
 	for _, wp := range w.Ports {
 		port := translate.InboundPort{App: wp.App, Peer: wp.Peer, Local: wp.Local}
-		var numbers []uint16
+		var reached []translate.Backend
 		for _, s := range services {
 			for _, sp := range s.Ports {
 				if sp.Target != wp.App {
 					continue
 				}
-				numbers = append(numbers, sp.Port)
+				reached = append(reached, translate.Backend{Service: s.Name, Port: sp.Port})
 				if port.Service == "" {
 					port.Service, port.Protocol = translate.PortName(s.Name, sp.Port), sp.Protocol
 				}
@@ -257,7 +257,7 @@ func (b *build) inbound(w *mesh.Workload, services []*mesh.Service) *translate.I
 		if port.Service == "" {
 			continue // no service leads there: closed
 		}
-		port.Access = translate.NewAccess(b.snapshot.Config.TrustDomain, b.snapshot.PoliciesFor(w.Namespace, services), numbers)
+		port.Access = translate.NewAccess(b.snapshot.Config.TrustDomain, b.snapshot.PoliciesFor(w.Namespace, services), reached)
 		out.Ports = append(out.Ports, port)
 	}
 	return out

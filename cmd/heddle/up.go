@@ -22,6 +22,7 @@ import (
 type upFlags struct {
 	file, capture string
 	detach, wait  bool
+	quiet         bool // copy no output: the log files have it
 	timeout       time.Duration
 }
 
@@ -42,6 +43,7 @@ that is forbidden the services call each other through ports of their sidecars.`
 	fs.StringVarP(&f.file, "file", "f", "heddle.yaml", "file with the services")
 	fs.StringVar(&f.capture, "capture", "auto", "how traffic gets to the proxies: auto, transparent, rootless or explicit")
 	fs.BoolVarP(&f.detach, "detach", "d", false, "go on in the background")
+	fs.BoolVarP(&f.quiet, "quiet", "q", false, "do not show what the processes write; it is in their log files")
 	fs.BoolVar(&f.wait, "wait", false, "with --detach: return when every service is ready")
 	fs.DurationVar(&f.timeout, "timeout", 5*time.Minute, "with --wait: how long")
 	return c
@@ -90,7 +92,7 @@ func (f *upFlags) options(ctx context.Context, e *env, inside bool) (*local.Opti
 	} else if o.Capture, err = capture.ParseMode(f.capture); err != nil {
 		return nil, &exitError{exitUsage, err}
 	}
-	if !f.detach {
+	if !f.detach && !f.quiet {
 		o.Verbose = e.stdout
 	}
 	if !inside {
@@ -134,7 +136,11 @@ func (f *upFlags) args() []string {
 	if err != nil {
 		path = f.file
 	}
-	return []string{"-f", path, "--capture", f.capture}
+	args := []string{"-f", path, "--capture", f.capture}
+	if f.detach || f.quiet {
+		args = append(args, "--quiet")
+	}
+	return args
 }
 
 // runDetached starts the same command in the background.

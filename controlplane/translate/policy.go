@@ -33,13 +33,18 @@ type Verdict struct {
 	Policy string // "" where no policy did: the mesh's default
 }
 
-// NewAccess weighs policies for one port, numbered as the services number it. Denials go
-// before allowances; where somebody is allowed, all others are not; see
-// mesh.AuthorizationPolicy.
-func NewAccess(trustDomain string, policies []*mesh.AuthorizationPolicy, ports []uint16) Access {
+// NewAccess weighs policies for one port of a workload, which the given ports of services
+// lead to. A policy counts where it targets one of these services, and its rules' ports are
+// those of the services it targets. Denials go before allowances; where somebody is
+// allowed, all others are not; see mesh.AuthorizationPolicy.
+func NewAccess(trustDomain string, policies []*mesh.AuthorizationPolicy, reached []Backend) Access {
 	allow, deny := callers{}, callers{}
 	restricted := ""
 	for _, p := range policies {
+		ports := targeted(p, reached)
+		if len(ports) == 0 {
+			continue
+		}
 		if !p.Deny {
 			restricted = cmp.Or(restricted, p.Ref.String())
 		}
@@ -55,6 +60,17 @@ func NewAccess(trustDomain string, policies []*mesh.AuthorizationPolicy, ports [
 		}
 	}
 	return combine(allow, deny, restricted)
+}
+
+// targeted are the numbers of the ports that a policy is about.
+func targeted(p *mesh.AuthorizationPolicy, reached []Backend) []uint16 {
+	var out []uint16
+	for _, b := range reached {
+		if len(p.Targets) == 0 || slices.Contains(p.Targets, b.Service) {
+			out = append(out, b.Port)
+		}
+	}
+	return out
 }
 
 // callers maps an identity, a namespace prefix or "" (anybody) to the policy that names it.

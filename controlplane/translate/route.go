@@ -1,8 +1,6 @@
 package translate
 
 import (
-	"cmp"
-	"fmt"
 	"math"
 	"slices"
 
@@ -38,15 +36,16 @@ type RoutesIn struct {
 }
 
 // Routes makes the route configuration of a service's port. Without routes everything
-// goes to the service's own endpoints; with routes, only what they match goes anywhere
-// (GEP-1294, "an implementation must return 404 for requests that match no rule").
+// goes to the service's own endpoints; with routes, only what they match goes anywhere,
+// and the rest is answered with 404 (HTTPRouteRule.matches).
 func Routes(in RoutesIn) *routev3.RouteConfiguration {
 	name := PortName(in.Service, in.Port)
 	host := &routev3.VirtualHost{Name: name, Domains: []string{"*"}}
-	for _, e := range entries(in.Attached.Routes) {
-		host.Routes = append(host.Routes, in.route(e))
+	routes := in.applied()
+	for _, e := range entries(routes) {
+		host.Routes = append(host.Routes, in.routes(e)...)
 	}
-	if len(in.Attached.Routes) == 0 {
+	if len(routes) == 0 {
 		host.Routes = []*routev3.Route{{
 			Name:  "Service/" + in.Service.String(),
 			Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
@@ -60,50 +59,86 @@ func Routes(in RoutesIn) *routev3.RouteConfiguration {
 	return &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{host}}
 }
 
-// entry is one match of one rule: Envoy's unit of routing.
-type entry struct {
-	name  string
-	match mesh.Match
-	rule  *mesh.Rule
-}
-
-// entries lists the matches of all routes, the most specific first, as the Gateway API
-// specification of HTTPRouteRule.matches orders them: exact path, longest path, method,
-// most headers, most query parameters; then oldest route, name, order in the route. It
-// leaves open where a regular expression stands; here it is between exact and prefix.
-func entries(routes []*mesh.Route) []entry {
-	var out []entry
-	for _, r := range routes {
-		for i := range r.Rules {
-			rule := &r.Rules[i]
-			label := cmp.Or(rule.Name, fmt.Sprint(i))
-			for j, m := range rule.Matches {
-				out = append(out, entry{fmt.Sprintf("%s/%s/%s/%d", r.Kind, r.Name, label, j), m, rule})
-			}
+// applied are the routes that count, by GEP-1294. A route of another namespace than the
+// service's may not say how everybody reaches it ("producer" rules are for the service's
+// own namespace), and where routes of both kinds are attached only the GRPCRoutes apply.
+func (in RoutesIn) applied() []*mesh.Route {
+	var http, grpc []*mesh.Route
+	for _, r := range in.Attached.Routes {
+		switch {
+		case r.Namespace != in.Service.Namespace:
+		case r.Kind == mesh.KindGRPCRoute:
+			grpc = append(grpc, r)
+		default:
+			http = append(http, r)
 		}
 	}
-	rank := map[mesh.MatchKind]int{mesh.Exact: 0, mesh.Regex: 1, mesh.Prefix: 2, "": 3}
-	slices.SortStableFunc(out, func(a, b entry) int {
-		return cmp.Or(
-			cmp.Compare(rank[a.match.Path.Kind], rank[b.match.Path.Kind]),
-			-cmp.Compare(len(a.match.Path.Value), len(b.match.Path.Value)),
-			-cmp.Compare(present(a.match.Method), present(b.match.Method)),
-			-cmp.Compare(len(a.match.Headers), len(b.match.Headers)),
-			-cmp.Compare(len(a.match.Query), len(b.match.Query)),
-		)
-	})
+	if len(grpc) > 0 {
+		return grpc
+	}
+	return http
+}
+
+// routes makes Envoy's routes of an entry. Envoy rewrites paths and mirrors by route, and
+// not by cluster: where a rule's backends want either each for itself, every backend gets
+// a route with its share of the requests. Envoy draws one number a request and compares
+// all shares with that, so the shares add up.
+func (in RoutesIn) routes(e entry) []*routev3.Route {
+	parts, total := apart(e.rule)
+	if parts == nil {
+		return []*routev3.Route{in.route(e)}
+	}
+	var out []*routev3.Route
+	below := uint64(0)
+	for i, part := range parts {
+		r := in.route(entry{e.name, e.match, part})
+		below += uint64(part.Backends[0].Weight)
+		if i < len(parts)-1 { // the last one takes what is left
+			r.Match.RuntimeFraction = millionths(float64(below), float64(total))
+		}
+		out = append(out, r)
+	}
 	return out
 }
 
-// present is 1 where a match demands s.
-func present(s string) int { return min(1, len(s)) }
+// apart gives a rule for each weighted backend, and the sum of the weights; or nil where
+// one route can do it.
+func apart(rule *mesh.Rule) (parts []*mesh.Rule, total uint64) {
+	needed := false
+	for _, b := range rule.Backends {
+		if b.Weight == 0 {
+			continue
+		}
+		part := *rule
+		part.Filters = slices.Clone(rule.Filters)
+		own := b
+		own.Filters = nil
+		for _, f := range b.Filters {
+			if f.Rewrite != nil || f.Mirror != nil {
+				part.Filters = append(part.Filters, f)
+				needed = true
+			} else {
+				own.Filters = append(own.Filters, f)
+			}
+		}
+		part.Backends = []mesh.Backend{own}
+		parts = append(parts, &part)
+		total += uint64(b.Weight)
+	}
+	if !needed {
+		return nil, 0
+	}
+	return parts, total
+}
 
 func (in RoutesIn) route(e entry) *routev3.Route {
 	r := &routev3.Route{Name: e.name, Match: routeMatch(e.match)}
-	applyHeaders(e.rule.Filters, &headers{&r.RequestHeadersToAdd, &r.RequestHeadersToRemove, &r.ResponseHeadersToAdd, &r.ResponseHeadersToRemove})
+	if !ownFilters(e.rule) {
+		applyHeaders(e.rule.Filters, &headers{&r.RequestHeadersToAdd, &r.RequestHeadersToRemove, &r.ResponseHeadersToAdd, &r.ResponseHeadersToRemove})
+	}
 	for _, f := range e.rule.Filters {
 		if f.Redirect != nil {
-			r.Action = &routev3.Route_Redirect{Redirect: redirect(f.Redirect, e.match)}
+			r.Action = &routev3.Route_Redirect{Redirect: redirect(f.Redirect, e.match, in.Port)}
 			return r
 		}
 	}
@@ -116,8 +151,8 @@ func (in RoutesIn) route(e entry) *routev3.Route {
 		if f.Rewrite != nil {
 			rewrite(action, f.Rewrite, e.match)
 		}
-		if f.Mirror != nil {
-			action.RequestMirrorPolicies = append(action.RequestMirrorPolicies, in.mirror(f.Mirror))
+		if f.Mirror != nil && in.usable(f.Mirror.Backend) { // else nobody to copy to, and no error either
+			action.RequestMirrorPolicies = append(action.RequestMirrorPolicies, mirror(f.Mirror))
 		}
 	}
 	r.Action = &routev3.Route_Route{Route: action}
@@ -133,18 +168,21 @@ func (in RoutesIn) action(rule *mesh.Rule) *routev3.RouteAction {
 		RetryPolicy:                 retries(rule),
 	}
 	var weighted []*routev3.WeightedCluster_ClusterWeight
+	own := ownFilters(rule)
 	for _, b := range rule.Backends {
 		if b.Weight == 0 {
 			continue
 		}
 		c := &routev3.WeightedCluster_ClusterWeight{Name: in.cluster(b), Weight: wrapperspb.UInt32(b.Weight)}
-		applyHeaders(b.Filters, &headers{&c.RequestHeadersToAdd, &c.RequestHeadersToRemove, &c.ResponseHeadersToAdd, &c.ResponseHeadersToRemove})
+		if own {
+			applyHeaders(slices.Concat(rule.Filters, b.Filters), &headers{&c.RequestHeadersToAdd, &c.RequestHeadersToRemove, &c.ResponseHeadersToAdd, &c.ResponseHeadersToRemove})
+		}
 		weighted = append(weighted, c)
 	}
 	switch {
 	case len(weighted) == 0:
 		return nil
-	case len(weighted) == 1 && len(rule.Backends[0].Filters) == 0:
+	case len(weighted) == 1 && !own:
 		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: weighted[0].Name}
 	default:
 		action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: &routev3.WeightedCluster{Clusters: weighted}}
@@ -152,57 +190,37 @@ func (in RoutesIn) action(rule *mesh.Rule) *routev3.RouteAction {
 	return action
 }
 
+// ownFilters reports whether a backend that gets requests has filters of its own. Envoy
+// changes headers for the cluster first and for the route last, and Gateway API means the
+// rule's filters to come first: then all changes are made for the clusters.
+func ownFilters(rule *mesh.Rule) bool {
+	return slices.ContainsFunc(rule.Backends, func(b mesh.Backend) bool { return b.Weight > 0 && len(b.Filters) > 0 })
+}
+
+// usable reports whether a backend exists and the route may refer to it.
+func (in RoutesIn) usable(b mesh.Backend) bool {
+	return !b.Denied && in.Attached.Known[Backend{b.Service, b.Port}]
+}
+
 func (in RoutesIn) cluster(b mesh.Backend) string {
-	if b.Denied || !in.Attached.Known[Backend{b.Service, b.Port}] {
+	if !in.usable(b) {
 		return MissingName(b.Service, b.Port)
 	}
 	return PortName(b.Service, b.Port)
 }
 
-func (in RoutesIn) mirror(m *mesh.Mirror) *routev3.RouteAction_RequestMirrorPolicy {
+func mirror(m *mesh.Mirror) *routev3.RouteAction_RequestMirrorPolicy {
 	return &routev3.RouteAction_RequestMirrorPolicy{
-		Cluster: in.cluster(m.Backend),
-		RuntimeFraction: &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{
-			Numerator:   uint32(math.Round(float64(m.Numerator) * 1e6 / float64(max(1, m.Denominator)))),
-			Denominator: typev3.FractionalPercent_MILLION,
-		}},
+		Cluster:         PortName(m.Backend.Service, m.Backend.Port),
+		RuntimeFraction: millionths(float64(m.Numerator), float64(max(1, m.Denominator))),
+		// The copy is the request as it was, not one to HOST-shadow.
+		DisableShadowHostSuffixAppend: true,
 	}
 }
 
-// safeRetries repeats what certainly did not reach an application: a connection that
-// failed, a stream that the peer refused, a request not yet sent. Endpoints come and go;
-// their going must not be an error.
-func safeRetries() *routev3.RetryPolicy {
-	return &routev3.RetryPolicy{
-		RetryOn:    "connect-failure,refused-stream,reset-before-request",
-		NumRetries: wrapperspb.UInt32(2),
-		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
-			Name:       "envoy.retry_host_predicates.previous_hosts",
-			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: previousHosts()},
-		}},
-		HostSelectionRetryMaxAttempts: 3,
-	}
-}
-
-func retries(rule *mesh.Rule) *routev3.RetryPolicy {
-	p := safeRetries()
-	if rule.BackendTimeout > 0 {
-		p.PerTryTimeout = durationpb.New(rule.BackendTimeout)
-	}
-	if rule.Retry == nil {
-		return p
-	}
-	// GEP-1731: the listed codes, and connection errors, are tried again.
-	p.RetryOn += ",reset,retriable-status-codes"
-	for _, code := range rule.Retry.Codes {
-		p.RetriableStatusCodes = append(p.RetriableStatusCodes, uint32(code))
-	}
-	p.NumRetries = wrapperspb.UInt32(uint32(rule.Retry.Attempts))
-	if b := rule.Retry.Backoff; b > 0 {
-		p.RetryBackOff = &routev3.RetryPolicy_RetryBackOff{
-			BaseInterval: durationpb.New(b),
-			MaxInterval:  durationpb.New(10 * b),
-		}
-	}
-	return p
+func millionths(part, whole float64) *corev3.RuntimeFractionalPercent {
+	return &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{
+		Numerator:   uint32(math.Round(part / whole * 1e6)),
+		Denominator: typev3.FractionalPercent_MILLION,
+	}}
 }

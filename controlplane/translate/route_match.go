@@ -1,14 +1,12 @@
 package translate
 
 import (
-	"regexp"
+	"slices"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/heddle-mesh/heddle/controlplane/mesh"
 )
@@ -63,76 +61,6 @@ func stringMatch(s mesh.StringMatch) *matcherv3.StringMatcher {
 
 func regex(expr string) *matcherv3.RegexMatcher { return &matcherv3.RegexMatcher{Regex: expr} }
 
-func redirect(r *mesh.Redirect, m mesh.Match) *routev3.RedirectAction {
-	out := &routev3.RedirectAction{HostRedirect: r.Host, PortRedirect: uint32(r.Port)}
-	if r.Scheme != "" {
-		out.SchemeRewriteSpecifier = &routev3.RedirectAction_SchemeRedirect{SchemeRedirect: r.Scheme}
-	}
-	out.ResponseCode = map[int]routev3.RedirectAction_RedirectResponseCode{
-		301: routev3.RedirectAction_MOVED_PERMANENTLY,
-		302: routev3.RedirectAction_FOUND,
-		303: routev3.RedirectAction_SEE_OTHER,
-		307: routev3.RedirectAction_TEMPORARY_REDIRECT,
-		308: routev3.RedirectAction_PERMANENT_REDIRECT,
-	}[r.Code]
-	switch {
-	case r.Path.Full != nil:
-		out.PathRewriteSpecifier = &routev3.RedirectAction_PathRedirect{PathRedirect: *r.Path.Full}
-	case r.Path.Prefix != nil:
-		if rx := emptyingPrefix(*r.Path.Prefix, m); rx != nil {
-			out.PathRewriteSpecifier = &routev3.RedirectAction_RegexRewrite{RegexRewrite: rx}
-		} else {
-			out.PathRewriteSpecifier = &routev3.RedirectAction_PrefixRewrite{PrefixRewrite: newPrefix(*r.Path.Prefix, m)}
-		}
-	}
-	return out
-}
-
-func rewrite(action *routev3.RouteAction, r *mesh.Rewrite, m mesh.Match) {
-	if r.Host != "" {
-		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: r.Host}
-	}
-	switch {
-	case r.Path.Full != nil:
-		action.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{
-			Pattern:      regex(`^[^?]*`), // the query stays
-			Substitution: escapeSubstitution(*r.Path.Full),
-		}
-	case r.Path.Prefix != nil:
-		if rx := emptyingPrefix(*r.Path.Prefix, m); rx != nil {
-			action.RegexRewrite = rx
-		} else {
-			action.PrefixRewrite = newPrefix(*r.Path.Prefix, m)
-		}
-	}
-}
-
-// emptyingPrefix handles the replacement of a prefix by nothing: /shop/cart becomes
-// /cart and /shop becomes /, where a plain exchange of the prefix would leave // or "".
-func emptyingPrefix(replacement string, m mesh.Match) *matcherv3.RegexMatchAndSubstitute {
-	matched := strings.TrimRight(m.Path.Value, "/")
-	if strings.Trim(replacement, "/") != "" || matched == "" {
-		return nil
-	}
-	return &matcherv3.RegexMatchAndSubstitute{
-		Pattern:      regex("^" + regexp.QuoteMeta(matched) + "/*"),
-		Substitution: "/",
-	}
-}
-
-// newPrefix is the replacement as Envoy wants it, which exchanges exactly the characters
-// that matched: "/" where the match was of everything, whole segments else.
-func newPrefix(replacement string, m mesh.Match) string {
-	trimmed := strings.TrimRight(replacement, "/")
-	if strings.Trim(m.Path.Value, "/") == "" {
-		return trimmed + "/"
-	}
-	return trimmed
-}
-
-// escapeSubstitution keeps RE2's \1 from being read in a literal path.
-func escapeSubstitution(s string) string { return strings.ReplaceAll(s, `\`, `\\`) }
-
 // headers points at the four header lists of a route or a weighted cluster.
 type headers struct {
 	requestAdd     *[]*corev3.HeaderValueOption
@@ -148,6 +76,8 @@ func applyHeaders(filters []mesh.Filter, to *headers) {
 	}
 }
 
+// changeHeaders adds one filter's changes to those before it. Envoy removes first and adds
+// then, so that a removal has to take back what was added before.
 func changeHeaders(c *mesh.HeaderChange, add *[]*corev3.HeaderValueOption, remove *[]string) {
 	if c == nil {
 		return
@@ -158,7 +88,10 @@ func changeHeaders(c *mesh.HeaderChange, add *[]*corev3.HeaderValueOption, remov
 	for _, h := range c.Add {
 		*add = append(*add, headerValue(h, corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD))
 	}
-	*remove = append(*remove, c.Remove...)
+	for _, name := range c.Remove {
+		*add = slices.DeleteFunc(*add, func(o *corev3.HeaderValueOption) bool { return strings.EqualFold(o.Header.Key, name) })
+		*remove = append(*remove, name)
+	}
 }
 
 func headerValue(h mesh.Header, how corev3.HeaderValueOption_HeaderAppendAction) *corev3.HeaderValueOption {
@@ -168,5 +101,3 @@ func headerValue(h mesh.Header, how corev3.HeaderValueOption_HeaderAppendAction)
 		AppendAction: how,
 	}
 }
-
-func previousHosts() *anypb.Any { return message(&previoushostsv3.PreviousHostsPredicate{}) }

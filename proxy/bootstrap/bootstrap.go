@@ -102,12 +102,16 @@ func Write(c Config, file string, uid int) error {
 	return nil
 }
 
-// runtime turns off one thing: with it an HTTP connection manager behind an internal
-// listener that closes its connection, as it must after "connection: close", makes the
-// TCP proxy before it reset the client, which may lose the answer.
+// runtime changes two of Envoy's defaults.
 func runtime() *structpb.Struct {
 	return &structpb.Struct{Fields: map[string]*structpb.Value{
+		// An HTTP connection manager behind an internal listener that closes its connection,
+		// as it must after "connection: close", makes the TCP proxy before it reset the
+		// client, which may lose the answer.
 		"envoy.reloadable_features.enable_send_rst_on_user_space_socket": structpb.NewBoolValue(false),
+		// The size of a compiled regular expression beyond which a route is refused: 100
+		// instructions, the default, are few for what Gateway API allows in a match.
+		"re2.max_program_size.error_level": structpb.NewNumberValue(10_000),
 	}}
 }
 
