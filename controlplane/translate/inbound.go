@@ -86,8 +86,8 @@ func inboundChain(p InboundPort, in InboundIn) *listenerv3.FilterChain {
 	if !p.Protocol.IsHTTP() {
 		return &listenerv3.FilterChain{
 			Name:            p.Service,
-			TransportSocket: downstreamTLS(in.TrustDomain),
-			Filters:         append(networkAccess(p.Access), tcpProxy("inbound|"+p.Service, LocalName(p.App), in.Telemetry)),
+			TransportSocket: downstreamTLS(p.Access.admitted(in.TrustDomain)),
+			Filters:         append(networkAccess(p.Access), admittedProxy("inbound|"+p.Service, LocalName(p.App), in.Telemetry)),
 		}
 	}
 	m := connectionManager("inbound|"+p.Service, in.Telemetry, httpAccess(p.Access)...)
@@ -96,7 +96,7 @@ func inboundChain(p InboundPort, in InboundIn) *listenerv3.FilterChain {
 	m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
 	return &listenerv3.FilterChain{
 		Name:            p.Service,
-		TransportSocket: downstreamTLS(in.TrustDomain, "h2", "http/1.1"),
+		TransportSocket: downstreamTLS(anyOf(in.TrustDomain), "h2", "http/1.1"),
 		Filters: []*listenerv3.Filter{networkFilter("envoy.filters.network.http_connection_manager",
 			message(withRoutes(m, localRoutes(p))))},
 	}

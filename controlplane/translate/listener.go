@@ -89,12 +89,25 @@ func originalDestination() *listenerv3.ListenerFilter {
 }
 
 func tcpProxy(stat, cluster string, t Telemetry) *listenerv3.Filter {
-	return networkFilter("envoy.filters.network.tcp_proxy", message(&tcpv3.TcpProxy{
+	return networkFilter("envoy.filters.network.tcp_proxy", message(tcpProxyTo(stat, cluster, t)))
+}
+
+// admittedProxy connects the program when the caller's handshake is done, and not for
+// those whose handshake fails.
+func admittedProxy(stat, cluster string, t Telemetry) *listenerv3.Filter {
+	proxy := tcpProxyTo(stat, cluster, t)
+	proxy.UpstreamConnectMode = tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE
+	proxy.MaxEarlyDataBytes = wrapperspb.UInt32(0)
+	return networkFilter("envoy.filters.network.tcp_proxy", message(proxy))
+}
+
+func tcpProxyTo(stat, cluster string, t Telemetry) *tcpv3.TcpProxy {
+	return &tcpv3.TcpProxy{
 		StatPrefix:       stat,
 		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: cluster},
 		IdleTimeout:      durationpb.New(0), // a database connection may be quiet for days
 		AccessLog:        accessLog(t, connectionLogFields),
-	}))
+	}
 }
 
 // ServiceListenerIn is what the internal listener of a service's HTTP port is made of.

@@ -13,6 +13,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	netrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	sslv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/ssl/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"github.com/heddle-mesh/heddle/controlplane/mesh"
 )
@@ -167,6 +168,31 @@ func networkAccess(a Access) []*listenerv3.Filter {
 		StatPrefix: "policy",
 		Matcher:    matcher(a),
 	}))}
+}
+
+// admitted are the callers whose handshake succeeds. Envoy's RBAC filter decides on a
+// caller's first byte, and a program that speaks first would have spoken to anybody by
+// then. So where only some are allowed, nobody else gets through the handshake. Where
+// only some are denied, the filter must do: a handshake cannot say "all but".
+func (a Access) admitted(trustDomain string) []*matcherv3.StringMatcher {
+	if a.Default.Allow {
+		return anyOf(trustDomain)
+	}
+	var out []*matcherv3.StringMatcher
+	for _, v := range a.Namespaces {
+		if v.Allow {
+			out = append(out, prefixMatch(v.Key))
+		}
+	}
+	for _, v := range a.Identities {
+		if v.Allow {
+			out = append(out, exactMatch(v.Key))
+		}
+	}
+	if len(out) == 0 { // no matcher at all would admit everybody
+		out = append(out, exactMatch("nobody"))
+	}
+	return out
 }
 
 // matcher is the look-up as Envoy's unified matcher: identity, else namespace, else default.

@@ -82,7 +82,7 @@ func commonTLS(alpn []string, peers ...*matcherv3.StringMatcher) *tlsv3.CommonTl
 func upstreamTLS(sni string, ids Identities, alpn ...string) *corev3.TransportSocket {
 	var peers []*matcherv3.StringMatcher
 	for _, id := range ids.List() {
-		peers = append(peers, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: id}})
+		peers = append(peers, exactMatch(id))
 	}
 	return &corev3.TransportSocket{
 		Name: "envoy.transport_sockets.tls",
@@ -93,14 +93,26 @@ func upstreamTLS(sni string, ids Identities, alpn ...string) *corev3.TransportSo
 	}
 }
 
-// downstreamTLS demands a certificate of the trust domain from every caller.
-func downstreamTLS(trustDomain string, alpn ...string) *corev3.TransportSocket {
-	prefix := &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "spiffe://" + trustDomain + "/"}}
+func exactMatch(value string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: value}}
+}
+
+// anyOf is every caller of the trust domain.
+func anyOf(trustDomain string) []*matcherv3.StringMatcher {
+	return []*matcherv3.StringMatcher{prefixMatch("spiffe://" + trustDomain + "/")}
+}
+
+func prefixMatch(prefix string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}}
+}
+
+// downstreamTLS demands from every caller a certificate with one of the given names.
+func downstreamTLS(callers []*matcherv3.StringMatcher, alpn ...string) *corev3.TransportSocket {
 	return &corev3.TransportSocket{
 		Name: "envoy.transport_sockets.tls",
 		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: message(&tlsv3.DownstreamTlsContext{
 			RequireClientCertificate: wrapperspb.Bool(true),
-			CommonTlsContext:         commonTLS(alpn, prefix),
+			CommonTlsContext:         commonTLS(alpn, callers...),
 		})},
 	}
 }
