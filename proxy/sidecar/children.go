@@ -36,11 +36,11 @@ func (s *Sidecar) runChildren(ctx, parts context.Context, group *errgroup.Group)
 	defer program.Close()
 	plan := supervise.SidecarConfig{
 		Envoy: supervise.Spec{
-			Name: "envoy", Ready: s.admin.Ready, Grace: config.Drain + 5*time.Second,
+			Name: "envoy", Ready: s.admin.Ready, Grace: s.config.Drain + 5*time.Second,
 			Start: func(context.Context) (*exec.Cmd, error) {
 				// By descriptor: Envoy's user need not reach the folder that it lies in.
 				return s.ns.Command(parts, s.ns.ProxyExec(capture.Exec{
-					Argv:       append([]string{"/proc/self/fd/3"}, bootstrap.Command(config, file)...),
+					Argv:       append([]string{"/proc/self/fd/3", "--drain-strategy", "immediate"}, bootstrap.Command(config, file)...),
 					ExtraFiles: []*os.File{program},
 					Env:        s.envoyEnv(),
 					Stdout:     os.Stdout, Stderr: os.Stderr,
@@ -61,13 +61,19 @@ func (s *Sidecar) runChildren(ctx, parts context.Context, group *errgroup.Group)
 	return children.Run(ctx)
 }
 
+// changeDrain is how long connections go on under the configuration that they were made
+// under when their listener changes; then Envoy cuts them, whatever they are doing. HTTP
+// is asked to reconnect at the next answer, from the first moment on (drain strategy
+// "immediate"), which also serves a drain at the end that is much shorter than this.
+const changeDrain = 45 * time.Second
+
 func (s *Sidecar) bootstrap() bootstrap.Config {
 	c := bootstrap.DefaultConfig()
 	c.ID = s.config.ID.Namespace() + "/" + s.config.Workload
 	c.Cluster = s.config.ID.ServiceAccount() + "." + s.config.ID.Namespace()
 	c.Zone = s.config.Zone
 	c.AdminSocket, c.AgentSocket = s.config.path(adminSocket), s.config.path(envoySocket)
-	c.Drain = max(s.config.Drain, time.Second)
+	c.Drain = changeDrain
 	if s.config.Concurrency > 0 {
 		c.Concurrency = s.config.Concurrency
 	}
@@ -82,8 +88,12 @@ func (s *Sidecar) bootstrap() bootstrap.Config {
 
 // envoyEnv names the proxy in its traces: after its service, as people look for it.
 func (s *Sidecar) envoyEnv() []string {
-	return []string{fmt.Sprintf("OTEL_RESOURCE_ATTRIBUTES=service.name=%s,service.namespace=%s,service.instance.id=%s,heddle.zone=%s",
-		s.config.ID.ServiceAccount(), s.config.ID.Namespace(), s.config.Workload, s.config.Zone)}
+	attributes := fmt.Sprintf("service.name=%s,service.namespace=%s,service.instance.id=%s",
+		s.config.ID.ServiceAccount(), s.config.ID.Namespace(), s.config.Workload)
+	if s.config.Zone != "" { // Envoy takes no empty attribute
+		attributes += ",heddle.zone=" + s.config.Zone
+	}
+	return []string{"OTEL_RESOURCE_ATTRIBUTES=" + attributes}
 }
 
 func (s *Sidecar) app(parts context.Context) supervise.Spec {

@@ -1,0 +1,132 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestChurn changes everything at random under a constant load: no request fails.
+func TestChurn(t *testing.T) {
+	const changes, pace = 100, 350 * time.Millisecond
+	inBestMode(t, func(t *testing.T, mode string) {
+		p := start(t, mode, shop, shopObjects())
+		seed := uint64(time.Now().UnixNano())
+		t.Logf("seed %d", seed)
+		c := &churn{project: p, rand: rand.New(rand.NewPCG(seed, 0))}
+		loads := []*load{p.Load("web-0", "http://api/", 100), p.Load("db-0", "http://api/", 100)}
+		tick := time.NewTicker(pace)
+		defer tick.Stop()
+		for range changes {
+			<-tick.C
+			what := c.change()
+			t.Logf("%s %s", time.Now().UTC().Format("15:04:05.000"), what)
+		}
+		p.during(time.Second) // the last one too is in force
+		NoneFailed(loads...)
+		if nacks := p.refusals(); nacks != "" {
+			t.Errorf("proxies refused configuration: %s", nacks)
+		}
+	})
+}
+
+// refusals are lines of the control plane's log in which a proxy refuses something.
+func (p *project) refusals() string {
+	var out strings.Builder
+	for line := range strings.Lines(p.Log("controlplane")) {
+		if strings.Contains(strings.ToLower(line), "nack") || strings.Contains(line, "refused") {
+			out.WriteString(line)
+		}
+	}
+	return out.String()
+}
+
+// churn makes changes that must not matter to a request.
+type churn struct {
+	*project
+	rand *rand.Rand
+}
+
+// change makes one change and says which.
+func (c *churn) change() string {
+	changes := []func() string{c.split, c.split, c.route, c.noRoute, c.policy, c.noPolicy, c.config, c.config, c.endpoints, c.endpoints, c.others}
+	return changes[c.rand.IntN(len(changes))]()
+}
+
+func (c *churn) split() string {
+	v1 := c.rand.IntN(101)
+	c.WriteObject("route.yaml", split(v1, 100-v1))
+	return fmt.Sprintf("split %d:%d", v1, 100-v1)
+}
+
+func (c *churn) route() string {
+	n := c.rand.IntN(1000)
+	c.WriteObject("route.yaml", fmt.Sprintf(`
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: split}
+spec:
+  parentRefs: [{group: "", kind: Service, name: api}]
+  rules:
+  - matches: [{path: {value: /other}}, {headers: [{name: x-n, value: "%[1]d"}]}]
+    backendRefs: [{name: api-v2, port: 80}]
+  - filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-n, value: "%[1]d"}]}}]
+    timeouts: {request: %[2]ds}
+    backendRefs: [{name: api, port: 80}]
+`, n, 5+n%10))
+	return fmt.Sprintf("route with rules, %d", n)
+}
+
+func (c *churn) noRoute() string {
+	c.RemoveObject("route.yaml")
+	return "no route"
+}
+
+func (c *churn) policy() string {
+	callers := []string{"web", "db"}
+	if c.rand.IntN(2) == 0 {
+		callers = append(callers, fmt.Sprintf("somebody-%d", c.rand.IntN(100)))
+	}
+	c.WriteObject("policy.yaml", allow("api", callers...)+allow("db", "nobody"))
+	return fmt.Sprintf("policy for %v", callers)
+}
+
+func (c *churn) noPolicy() string {
+	c.RemoveObject("policy.yaml")
+	return "no policy"
+}
+
+func (c *churn) config() string {
+	text := fmt.Sprintf(`
+apiVersion: mesh.heddle.dev/v1alpha1
+kind: MeshConfig
+metadata: {name: mesh}
+spec:
+  tracing: {samplingPercent: %d}
+  accessLog: %t
+  locality: {preferZone: %t}
+  connectTimeout: %ds
+`, c.rand.IntN(100), c.rand.IntN(2) == 0, c.rand.IntN(2) == 0, 1+c.rand.IntN(5))
+	c.WriteObject("config.yaml", text)
+	return "MeshConfig" + strings.Join(strings.Fields(text)[6:], " ")
+}
+
+// endpoints takes the instances of one version out of the service, or puts them back.
+func (c *churn) endpoints() string {
+	selector := []string{"app: api", "app: api, version: v1", "app: api, version: v2"}[c.rand.IntN(3)]
+	c.WriteObject("services.yaml", strings.Replace(shopObjects()["services.yaml"], "{selector: {app: api}", "{selector: {"+selector+"}", 1))
+	return "endpoints " + selector
+}
+
+// others adds or removes a service with a route that nobody calls.
+func (c *churn) others() string {
+	name := fmt.Sprintf("other-%d", c.rand.IntN(5))
+	if c.rand.IntN(2) == 0 {
+		c.RemoveObject(name + ".yaml")
+		return "without " + name
+	}
+	c.WriteObject(name+".yaml", service(name, "app: api", fmt.Sprintf("{name: http, port: %d, targetPort: 8080}", 80+c.rand.IntN(10))))
+	return "with " + name
+}
