@@ -62,16 +62,6 @@ func (c *client) get(ctx context.Context, r *apipb.GetRequest) ([]document, erro
 	}
 }
 
-// condition finds a condition of the status; the zero Condition if there is none.
-func (o object) condition(kind string) admin.Condition {
-	for _, c := range o.Status.Conditions {
-		if c.Type == kind {
-			return c
-		}
-	}
-	return admin.Condition{}
-}
-
 // faults are the conditions that say no, in their order.
 func (o object) faults() []admin.Condition {
 	var out []admin.Condition

@@ -73,7 +73,7 @@ type attributes tracetest.SpanStub
 func (a attributes) Value(key attribute.Key) string {
 	for _, kv := range a.Attributes {
 		if kv.Key == key {
-			return kv.Value.Emit()
+			return kv.Value.String()
 		}
 	}
 	return ""
