@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
+	"github.com/heddle-mesh/heddle/proxy/sidecar"
 	"github.com/heddle-mesh/heddle/proxy/supervise"
 )
 
@@ -76,22 +78,23 @@ func (s *supervisor) ps(ctx context.Context) Processes {
 	s.mu.Lock()
 	processes := slices.Clone(s.processes)
 	s.mu.Unlock()
+	answers := s.askSidecars(ctx, processes)
 	out := Processes{Capture: s.Capture.String(), Items: []Process{{
 		Name: "supervisor", Kind: "supervisor", PID: os.Getpid(), State: string(supervise.Ready), Since: s.began,
 	}}}
-	for _, m := range processes {
+	for i, m := range processes {
 		status, _ := m.Status()
 		line := describe(status, m.kind, m.workload)
 		if m.status == "" || status.PID == 0 {
 			out.Items = append(out.Items, line)
 			continue
 		}
-		inner, err := sidecarStatus(ctx, m.status)
-		if err == nil && len(inner.Addresses) > 0 {
+		inner := answers[i]
+		if inner != nil && len(inner.Addresses) > 0 {
 			line.Address = inner.Addresses[0]
 		}
 		out.Items = append(out.Items, line)
-		if err == nil {
+		if inner != nil {
 			for kind, st := range map[string]supervise.Status{"envoy": inner.Envoy, "app": inner.App} {
 				st.Name = m.workload + "/" + kind
 				out.Items = append(out.Items, describe(st, kind, m.workload))
@@ -105,6 +108,26 @@ func (s *supervisor) ps(ctx context.Context) Processes {
 		return 0
 	})
 	return out
+}
+
+// askSidecars asks all sidecars at once; one that does not answer soon has no answer.
+func (s *supervisor) askSidecars(ctx context.Context, processes []*managed) []*sidecar.Status {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	answers := make([]*sidecar.Status, len(processes))
+	var group sync.WaitGroup
+	for i, m := range processes {
+		if status, _ := m.Status(); m.status == "" || status.PID == 0 {
+			continue
+		}
+		group.Go(func() {
+			if answer, err := sidecarStatus(ctx, m.status); err == nil {
+				answers[i] = answer
+			}
+		})
+	}
+	group.Wait()
+	return answers
 }
 
 var kinds = []string{"sidecar", "envoy", "app"}

@@ -143,8 +143,13 @@ func WaitReady(ctx context.Context, p Project, workloads int, w io.Writer) error
 	said := time.Now()
 	for {
 		processes, err := PS(ctx, p)
-		if err != nil {
-			return err
+		if err != nil { // a machine that is busy starting things may answer late
+			select {
+			case <-time.After(100 * time.Millisecond):
+				continue
+			case <-ctx.Done():
+				return err
+			}
 		}
 		ready, waiting := 0, []string(nil)
 		for _, item := range processes.Items {
