@@ -129,7 +129,20 @@ func policies(p *project) {
 	}
 	decode(p.t, p.MustAsk("db-0", "get", "http://api/"))
 	p.RemoveObject("policies.yaml")
-	p.AwaitCode("web-0", "http://api/", 200)
+	// Every instance, and every connection from before, forgets it at a time of its own;
+	// the tests to come must meet none that has not.
+	await(p.t, 20*time.Second, "the policies are gone everywhere", func() error {
+		for range 30 {
+			if a, err := p.Ask("web-0", "get", "http://api/"); err != nil || a.Code != 200 {
+				return fmt.Errorf("%+v, %v", a, err)
+			}
+		}
+		a, err := p.Ask("web-0", "tcp", "db:3306")
+		if err == nil && a.Body != greeting {
+			err = fmt.Errorf("%+v", a)
+		}
+		return err
+	})
 }
 
 // splits: requests are shared out by weight, on every proxy, and by new weights soon
