@@ -18,7 +18,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/heddle-mesh/heddle/controlplane/mesh"
-	"github.com/heddle-mesh/heddle/controlplane/translate"
 	"github.com/heddle-mesh/heddle/controlplane/xds"
 )
 
@@ -26,8 +25,8 @@ import (
 type Pipeline struct {
 	store *mesh.Store
 	cache *xds.Cache
-	// prefixes are the mesh's own addresses, see translate.CaptureIn.
-	prefixes string
+	// prefixes are the mesh's own addresses.
+	prefixes []netip.Prefix
 
 	making sync.Mutex // held while changes become resources; guards what follows
 	made   map[xds.Key]made
@@ -58,7 +57,7 @@ func NewPipeline(config *mesh.MeshConfig, cache *xds.Cache, prefixes ...netip.Pr
 	p := &Pipeline{
 		store:    mesh.NewStore(config),
 		cache:    cache,
-		prefixes: translate.Prefixes(prefixes...),
+		prefixes: slices.Clone(prefixes),
 		made:     map[xds.Key]made{},
 		owned:    map[mesh.Ref][]xds.Key{},
 		kept:     map[keptKey]any{},

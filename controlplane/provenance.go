@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/heddle-mesh/heddle/controlplane/mesh"
 	"github.com/heddle-mesh/heddle/controlplane/xds"
@@ -30,15 +29,7 @@ type Trace struct {
 func (p *Pipeline) Cache() *xds.Cache { return p.cache }
 
 // Prefixes are the ranges of the mesh's own addresses.
-func (p *Pipeline) Prefixes() []netip.Prefix {
-	var out []netip.Prefix
-	for _, text := range strings.FieldsFunc(p.prefixes, func(r rune) bool { return r == ',' || r == '\n' || r == ' ' }) {
-		if prefix, err := netip.ParsePrefix(text); err == nil {
-			out = append(out, prefix)
-		}
-	}
-	return out
-}
+func (p *Pipeline) Prefixes() []netip.Prefix { return slices.Clone(p.prefixes) }
 
 // Trace finds what became of an object: which resources were made from it, and when they
 // changed last.

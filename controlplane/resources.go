@@ -52,7 +52,7 @@ func (b *build) global() {
 	config := []mesh.Object{b.snapshot.Config}
 	for _, ipv6 := range []bool{false, true} {
 		want(b, xds.Key{Type: translate.ListenerType, Name: translate.OutboundName, Variant: CaptureVariant(ipv6)},
-			translate.CaptureIn{Prefixes: b.pipeline.prefixes, IPv6: ipv6, Telemetry: b.telemetry()},
+			translate.CaptureIn{Prefixes: translate.Prefixes(b.pipeline.prefixes...), IPv6: ipv6, Telemetry: b.telemetry()},
 			translate.Capture, config)
 	}
 	want(b, xds.Key{Type: translate.ClusterType, Name: translate.PassthroughName}, struct{}{},
@@ -168,7 +168,7 @@ func (b *build) workload(w *mesh.Workload) {
 	for _, p := range policies {
 		origins = append(origins, p)
 	}
-	inbound := keep(b, "inbound", 0, b.inbound(w, services), sameInbound)
+	inbound := keep(b, "inbound", 0, b.inbound(w, services, policies), sameInbound)
 	in := translate.InboundIn{Inbound: inbound, TrustDomain: b.snapshot.Config.TrustDomain, Telemetry: b.telemetry()}
 	variant := WorkloadVariant(w.Name)
 	for _, p := range inbound.Ports {
@@ -235,7 +235,7 @@ func (b *build) instance(s *mesh.Service, port mesh.ServicePort, addr netip.Addr
 // inbound describes what a workload serves: every port it registered that a service
 // leads to, as that service says. Where two services disagree on the protocol of one
 // port, the first by name is right; the status of the other says so.
-func (b *build) inbound(w *mesh.Workload, services []*mesh.Service) *translate.Inbound {
+func (b *build) inbound(w *mesh.Workload, services []*mesh.Service, policies []*mesh.AuthorizationPolicy) *translate.Inbound {
 	out := &translate.Inbound{Capture: w.Capture, IPv6: hasIPv6(w.Addresses)}
 	if len(w.Addresses) > 0 {
 		out.Address = w.Addresses[0].String()
@@ -257,7 +257,7 @@ func (b *build) inbound(w *mesh.Workload, services []*mesh.Service) *translate.I
 		if port.Service == "" {
 			continue // no service leads there: closed
 		}
-		port.Access = translate.NewAccess(b.snapshot.Config.TrustDomain, b.snapshot.PoliciesFor(w.Namespace, services), reached)
+		port.Access = translate.NewAccess(b.snapshot.Config.TrustDomain, policies, reached)
 		out.Ports = append(out.Ports, port)
 	}
 	return out

@@ -81,19 +81,6 @@ type serviceSpec struct {
 	}
 }
 
-func (s serviceSpec) isHTTP(i int) bool {
-	for _, text := range []string{s.Ports[i].AppProtocol, strings.SplitN(s.Ports[i].Name, "-", 2)[0]} {
-		switch text = strings.TrimPrefix(text, "kubernetes.io/"); text {
-		case "http", "http2", "h2c", "grpc", "ws":
-			return true
-		case "":
-			continue
-		}
-		return false
-	}
-	return false
-}
-
 func serviceColumns(o object) (row, wide []string) {
 	var s serviceSpec
 	_ = json.Unmarshal(o.Spec, &s)

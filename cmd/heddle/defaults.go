@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/heddle-mesh/heddle/discovery/state"
 	"github.com/heddle-mesh/heddle/proxy/capture"
 )
 
@@ -17,10 +18,10 @@ const (
 	defaultAddress       = "127.0.0.1:15010" // of the control plane
 )
 
-// defaultVirtualPrefixes are the ranges of services' virtual IPs: shared address space
-// (RFC 6598), which no host should own, and a unique local prefix (RFC 4193).
+// defaultVirtualPrefixes are the ranges of services' virtual IPs.
 func defaultVirtualPrefixes() []netip.Prefix {
-	return []netip.Prefix{netip.MustParsePrefix("100.96.0.0/16"), netip.MustParsePrefix("fd68:6564:646c:2::/64")}
+	ranges := state.DefaultConfig()
+	return []netip.Prefix{ranges.VirtualV4, ranges.VirtualV6}
 }
 
 // stateHome is the folder for state of this user that survives a restart of the machine.
@@ -28,7 +29,7 @@ func stateHome() string {
 	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
 		return filepath.Join(dir, "heddle")
 	}
-	if os.Geteuid() == 0 && !capture.InRootless() {
+	if capture.MachineRoot() {
 		return "/var/lib/heddle"
 	}
 	home, err := os.UserHomeDir()
@@ -40,7 +41,7 @@ func stateHome() string {
 
 // runHome is the folder for what all sidecars of this machine share while it runs.
 func runHome() string {
-	if os.Geteuid() == 0 && !capture.InRootless() {
+	if capture.MachineRoot() {
 		return "/run/heddle"
 	}
 	return filepath.Join(stateHome(), "run")

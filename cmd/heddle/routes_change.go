@@ -13,6 +13,7 @@ import (
 
 	"github.com/heddle-mesh/heddle/controlplane/mesh"
 	"github.com/heddle-mesh/heddle/discovery/api/apipb"
+	"github.com/heddle-mesh/heddle/discovery/manifest"
 )
 
 // splitting is what the split, shift and undo of one service work on.
@@ -79,9 +80,9 @@ func (s *splitting) choosePort(port uint16) (parentRef, uint16, error) {
 	_ = json.Unmarshal(s.services[s.service].Spec, &spec)
 	var http, all []string
 	var chosen uint16
-	for i, p := range spec.Ports {
+	for _, p := range spec.Ports {
 		all = append(all, strconv.Itoa(int(p.Port)))
-		if spec.isHTTP(i) && (port == 0 || port == p.Port) {
+		if manifest.PortProtocol(p.AppProtocol, p.Name).IsHTTP() && (port == 0 || port == p.Port) {
 			http, chosen = append(http, strconv.Itoa(int(p.Port))), p.Port
 		}
 	}

@@ -12,7 +12,6 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 
 	"github.com/heddle-mesh/heddle/controlplane"
 	"github.com/heddle-mesh/heddle/controlplane/admin"
@@ -167,8 +166,8 @@ func (cp *controlPlane) serve(ctx context.Context) error {
 		return errors.Join(err, tcp.Close())
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	serveGRPC(ctx, group, agents, tcp)
-	serveGRPC(ctx, group, cp.localServer(), unix)
+	group.Go(func() error { return channel.Serve(ctx, agents, tcp) })
+	group.Go(func() error { return channel.Serve(ctx, cp.localServer(), unix) })
 	group.Go(func() error { return cp.objects.Run(ctx) })
 	group.Go(func() error { return cp.tracer.run(ctx) })
 	if cp.files != nil {
@@ -200,14 +199,12 @@ func (cp *controlPlane) agentServer() (*grpc.Server, error) {
 
 // localServer serves people, and agents that have no identity yet, on the Unix socket.
 func (cp *controlPlane) localServer() *grpc.Server {
-	s := grpc.NewServer(grpc.Creds(localCredentials()), grpc.MaxRecvMsgSize(api.MaxMessage))
+	s := grpc.NewServer(grpc.Creds(attest.UnixCredentials()), grpc.MaxRecvMsgSize(api.MaxMessage))
 	identityv1.RegisterIdentityServer(s, cp.identity)
 	apipb.RegisterObjectsServer(s, cp.objects)
 	apipb.RegisterMeshServer(s, cp.admin)
 	return s
 }
-
-func localCredentials() credentials.TransportCredentials { return attest.UnixCredentials() }
 
 func (cp *controlPlane) serveMetrics(ctx context.Context, group *errgroup.Group) error {
 	if cp.config.Metrics == "" {

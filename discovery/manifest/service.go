@@ -78,10 +78,12 @@ func (s *serviceSpec) checkSpec(c cursor, _ metadata) {
 
 // protocol is what the port says it speaks: by appProtocol, else by the first word of
 // its name (the habit of Istio and others), else bytes.
-func (p *servicePort) protocol() mesh.Protocol {
-	word := p.AppProtocol
+// PortProtocol is what a service's port speaks: its appProtocol says so, else the part of
+// its name before a dash, else it is TCP.
+func PortProtocol(appProtocol, name string) mesh.Protocol {
+	word := appProtocol
 	if word == "" {
-		word, _, _ = strings.Cut(p.Name, "-")
+		word, _, _ = strings.Cut(name, "-")
 	}
 	if found, ok := protocols[word]; ok {
 		return found
@@ -92,7 +94,7 @@ func (p *servicePort) protocol() mesh.Protocol {
 func (s *serviceSpec) build(meta mesh.Meta, _ metadata, _ Options) mesh.Object {
 	svc := &mesh.Service{Meta: meta, Selector: s.Selector, Headless: s.ClusterIP == "None", PublishNotReady: s.PublishNotReady}
 	for _, p := range s.Ports {
-		port := mesh.ServicePort{Name: p.Name, Port: p.Port, Target: p.TargetPort, Protocol: p.protocol()}
+		port := mesh.ServicePort{Name: p.Name, Port: p.Port, Target: p.TargetPort, Protocol: PortProtocol(p.AppProtocol, p.Name)}
 		if port.Target == 0 {
 			port.Target = p.Port
 		}

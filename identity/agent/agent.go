@@ -17,8 +17,8 @@ import (
 	"github.com/heddle-mesh/heddle/identity/attest"
 	"github.com/heddle-mesh/heddle/identity/channel"
 	"github.com/heddle-mesh/heddle/identity/internal/broadcast"
-	"github.com/heddle-mesh/heddle/identity/internal/statefile"
 	"github.com/heddle-mesh/heddle/identity/spiffeid"
+	"github.com/heddle-mesh/heddle/identity/statefile"
 )
 
 // Config says whose SVID to keep, and where to get it.

@@ -14,7 +14,7 @@ import (
 	gospiffe "github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
-	"github.com/heddle-mesh/heddle/identity/internal/statefile"
+	"github.com/heddle-mesh/heddle/identity/statefile"
 )
 
 const (

@@ -12,8 +12,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/heddle-mesh/heddle/identity/internal/statefile"
 	"github.com/heddle-mesh/heddle/identity/spiffeid"
+	"github.com/heddle-mesh/heddle/identity/statefile"
 )
 
 const (

@@ -12,7 +12,7 @@ import (
 	gospiffe "github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/heddle-mesh/heddle/identity/internal/broadcast"
-	"github.com/heddle-mesh/heddle/identity/internal/statefile"
+	"github.com/heddle-mesh/heddle/identity/statefile"
 )
 
 // Config says how long certificates live. Start from DefaultConfig.

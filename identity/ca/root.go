@@ -11,7 +11,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 
-	"github.com/heddle-mesh/heddle/identity/internal/statefile"
+	"github.com/heddle-mesh/heddle/identity/statefile"
 )
 
 const (

@@ -6,7 +6,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/heddle-mesh/heddle/identity/internal/statefile"
+	"github.com/heddle-mesh/heddle/identity/statefile"
 )
 
 // A root is replaced in three steps, each safe to repeat after a crash:

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"os"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
 	"github.com/heddle-mesh/heddle/discovery/api/apipb"
-	"github.com/heddle-mesh/heddle/identity/attest"
 )
 
 // apply applies the project's objects that commands may change, once: what a user has
@@ -20,7 +18,7 @@ func (s *supervisor) apply(ctx context.Context) error {
 	if _, err := os.Stat(done); err == nil || len(s.Config.Apply) == 0 {
 		return nil
 	}
-	conn, err := grpc.NewClient("unix:"+s.Project.ControlPlane(), grpc.WithTransportCredentials(attest.UnixCredentials()))
+	conn, err := s.Project.dial()
 	if err != nil {
 		return err
 	}

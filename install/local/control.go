@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/heddle-mesh/heddle/identity/channel"
 	"github.com/heddle-mesh/heddle/proxy/sidecar"
 	"github.com/heddle-mesh/heddle/proxy/supervise"
 )
@@ -39,11 +40,11 @@ type Processes struct {
 
 // serveControl answers ps, down and exec until the returned function is called.
 func (s *supervisor) serveControl(ctx context.Context, down func()) (stop func(), err error) {
-	l, err := listen(s.Project.path("supervisor.sock"))
+	l, err := channel.ListenUnix(s.Project.path("supervisor.sock"))
 	if err != nil {
 		return nil, err
 	}
-	e, err := listen(s.Project.path("exec.sock"))
+	e, err := channel.ListenUnix(s.Project.path("exec.sock"))
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -57,20 +58,6 @@ func (s *supervisor) serveControl(ctx context.Context, down func()) (stop func()
 	go func() { _ = server.Serve(l) }()
 	go s.serveExec(ctx, e)
 	return func() { server.Close(); e.Close() }, nil
-}
-
-func listen(path string) (*net.UnixListener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
 }
 
 // ps lists every process: ours and what the sidecars say of theirs.

@@ -5,13 +5,15 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/heddle-mesh/heddle/proxy/capture"
 )
 
 // reachable gives a folder with the programs of dir that every user can get to. Root's
 // checkout may lie in root's home; a program that runs as another user would not be found
 // there. For a plain user dir is good as it is.
 func (p Project) reachable(dir string) (string, error) {
-	if !mayChangeUser() {
+	if !capture.MachineRoot() {
 		return dir, nil
 	}
 	to := p.path("bin")

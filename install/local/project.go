@@ -6,6 +6,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+
+	"google.golang.org/grpc"
+
+	"github.com/heddle-mesh/heddle/identity/attest"
 )
 
 // Project is the folder of one "heddle up".
@@ -66,6 +70,11 @@ func (p Project) path(elem ...string) string {
 
 // ControlPlane is the control plane's Unix socket.
 func (p Project) ControlPlane() string { return p.path("controlplane.sock") }
+
+// dial makes a connection to the control plane, as its own user.
+func (p Project) dial() (*grpc.ClientConn, error) {
+	return grpc.NewClient("unix:"+p.ControlPlane(), grpc.WithTransportCredentials(attest.UnixCredentials()))
+}
 
 // Log is the log file of a process.
 func (p Project) Log(name string) string { return p.path("logs", name+".log") }

@@ -12,11 +12,9 @@ import (
 	"strconv"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	identityv1 "github.com/heddle-mesh/heddle/identity/api"
-	"github.com/heddle-mesh/heddle/identity/attest"
 	"github.com/heddle-mesh/heddle/proxy/capture"
 	"github.com/heddle-mesh/heddle/proxy/sidecar"
 	"github.com/heddle-mesh/heddle/proxy/supervise"
@@ -73,7 +71,7 @@ func (s *supervisor) sidecarNetwork(args []string, w workload) (_ []string, file
 	if w.Zone != "" {
 		args = append(args, "--zone", w.Zone)
 	}
-	if w.Service.User != "" && mayChangeUser() {
+	if w.Service.User != "" && capture.MachineRoot() {
 		args = append(args, "--user", w.Service.User)
 	}
 	if w.Service.Ready != "" {
@@ -158,7 +156,7 @@ func (s *supervisor) program(w workload, names map[string]string) (command, env 
 
 // token gets a join token for a workload, to be used by our own user only.
 func (s *supervisor) token(ctx context.Context, w workload, file string) error {
-	conn, err := grpc.NewClient("unix:"+s.Project.ControlPlane(), grpc.WithTransportCredentials(attest.UnixCredentials()))
+	conn, err := s.Project.dial()
 	if err != nil {
 		return err
 	}

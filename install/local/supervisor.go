@@ -284,12 +284,9 @@ func (s *supervisor) controlPlane() supervise.Spec {
 	return spec
 }
 
-// mayChangeUser reports whether programs can run as other users: only root's can.
-func mayChangeUser() bool { return os.Geteuid() == 0 && !capture.InRootless() }
-
 // chown gives a folder to the user that a program runs as.
 func chown(path, name string) error {
-	if name == "" || !mayChangeUser() {
+	if name == "" || !capture.MachineRoot() {
 		return nil
 	}
 	u, err := user.Lookup(name)

@@ -106,3 +106,6 @@ func parseIDMap(text string) []idRange {
 	}
 	return out
 }
+
+// MachineRoot reports whether we are root of the machine, and not of a user namespace only.
+func MachineRoot() bool { return os.Geteuid() == 0 && !InRootless() }

@@ -18,6 +18,8 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/heddle-mesh/heddle/identity/statefile"
 )
 
 // goodFile is the last good configuration in a relay's folder: a SHA-256 of what
@@ -199,7 +201,7 @@ func (g *good) run(ctx context.Context) {
 func (g *good) save() bool {
 	data, err := g.encode()
 	if err == nil {
-		err = writeFile(g.path, data)
+		err = statefile.Write(g.path, data)
 	}
 	if err != nil {
 		g.log.Warn("the last good configuration is not saved", "file", g.path, "error", err)
@@ -224,24 +226,4 @@ func (g *good) encode() ([]byte, error) {
 	sum := sha256.Sum256(body.Bytes()[sha256.Size:])
 	copy(body.Bytes(), sum[:])
 	return body.Bytes(), nil
-}
-
-// writeFile replaces a file in one step, so that a crash leaves the old or the new one.
-func writeFile(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".good-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err = f.Write(data); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

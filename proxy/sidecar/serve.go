@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/heddle-mesh/heddle/controlplane/xds"
+	"github.com/heddle-mesh/heddle/identity/channel"
 	"github.com/heddle-mesh/heddle/identity/sds"
 	"github.com/heddle-mesh/heddle/identity/workloadapi"
 	"github.com/heddle-mesh/heddle/proxy/capture"
@@ -60,36 +61,18 @@ func (s *Sidecar) serveUnix(ctx context.Context, group *errgroup.Group, server *
 	if err != nil {
 		return err
 	}
-	s.serveGRPC(ctx, group, server, l)
+	group.Go(func() error { return channel.Serve(ctx, server, l) })
 	return nil
 }
 
-// serveGRPC serves until the context is done, then cuts what is left: streams never end
-// by themselves.
-func (s *Sidecar) serveGRPC(ctx context.Context, group *errgroup.Group, server *grpc.Server, l net.Listener) {
-	stop := context.AfterFunc(ctx, server.Stop)
-	group.Go(func() error {
-		defer stop()
-		if err := server.Serve(l); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("serve %s: %w", l.Addr(), err)
-		}
-		return nil
-	})
-}
-
-// listenUnix opens a Unix socket of mode 0600 that belongs to uid, -1 for ourselves. One
-// that an earlier run has left behind is replaced.
+// listenUnix opens a Unix socket that belongs to uid, -1 for ourselves.
 func listenUnix(path string, uid int) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
+	l, err := channel.ListenUnix(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(os.Chmod(path, 0o600), os.Chown(path, uid, -1)); err != nil {
-		l.Close()
-		return nil, err
+	if err := os.Chown(path, uid, -1); err != nil {
+		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
 }
@@ -104,7 +87,7 @@ func (s *Sidecar) serveTelemetry(ctx context.Context, group *errgroup.Group, for
 		}
 		server := grpc.NewServer()
 		forwarder.Register(server)
-		s.serveGRPC(ctx, group, server, l)
+		group.Go(func() error { return channel.Serve(ctx, server, l) })
 	}
 	if s.config.Metrics == "" {
 		return nil

@@ -1,5 +1,5 @@
-// Package statefile reads and writes the small private files of the identity packages:
-// keys, tokens, persisted SVIDs.
+// Package statefile reads and writes private files that must survive a crash: keys,
+// tokens, persisted SVIDs, a proxy's last good configuration.
 //
 // A file is replaced as a whole (temporary file, fsync, rename, fsync of the directory),
 // so that a crash or a full disk leaves the old content. What others could read is
