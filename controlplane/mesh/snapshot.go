@@ -17,7 +17,8 @@ type Snapshot struct {
 
 	// members, routes and policies say who has to do with a service or a namespace:
 	// derived from the tables above, kept with them.
-	servicesIn  Table[[]*Service]             // by Name{namespace, ""}
+	selecting   Table[[]*Service]             // by one label of their selector, see labelKey
+	labelled    Table[[]*Workload]            // by each of their labels
 	workloadsIn Table[[]*Workload]            // by Name{namespace, ""}
 	routesOf    Table[[]*Route]               // by parent service
 	usersOf     Table[[]*Route]               // by backend service
@@ -52,10 +53,16 @@ func orNil[V Object](v V, ok bool) Object {
 	return v
 }
 
-// Members are the workloads that serve s, by name.
+// Members are the workloads that serve s, by name. The cost is that of the rarest label
+// which s selects, whatever else the namespace holds.
 func (s *Snapshot) Members(svc *Service) []*Workload {
-	var out []*Workload
-	for _, w := range s.workloadsIn.Get(Name{svc.Namespace, ""}) {
+	var candidates, out []*Workload
+	for i, k := range selectorKeys(svc) {
+		if list := s.labelled.Get(k); i == 0 || len(list) < len(candidates) {
+			candidates = list
+		}
+	}
+	for _, w := range candidates {
 		if svc.Selects(w.Namespace, w.Labels) {
 			out = append(out, w)
 		}
@@ -71,11 +78,14 @@ func (s *Snapshot) WorkloadsIn(namespace string) []*Workload {
 // ServicesOf are the services that select w, by name.
 func (s *Snapshot) ServicesOf(w *Workload) []*Service {
 	var out []*Service
-	for _, svc := range s.servicesIn.Get(Name{w.Namespace, ""}) {
-		if svc.Selects(w.Namespace, w.Labels) {
-			out = append(out, svc)
+	for _, k := range workloadKeys(w) {
+		for _, svc := range s.selecting.Get(k) {
+			if svc.Selects(w.Namespace, w.Labels) {
+				out = append(out, svc)
+			}
 		}
 	}
+	slices.SortFunc(out, compareRefs)
 	return out
 }
 

@@ -70,10 +70,11 @@ func (s *Snapshot) apply(c Change, old Object) error {
 	case KindService:
 		oldV, newV := as[*Service](old), as[*Service](c.Object)
 		s.Services = put(s.Services, c.Ref.Name, newV)
-		s.servicesIn = reindex(s.servicesIn, oldV, newV, compareRefs, byNamespace[*Service])
+		s.selecting = reindex(s.selecting, oldV, newV, compareRefs, firstSelectorKey)
 	case KindWorkload:
 		oldV, newV := as[*Workload](old), as[*Workload](c.Object)
 		s.Workloads = put(s.Workloads, c.Ref.Name, newV)
+		s.labelled = reindex(s.labelled, oldV, newV, compareRefs, workloadKeys)
 		s.workloadsIn = reindex(s.workloadsIn, oldV, newV, compareRefs, byNamespace[*Workload])
 	case KindHTTPRoute:
 		s.HTTPRoutes = put(s.HTTPRoutes, c.Ref.Name, as[*Route](c.Object))
@@ -122,26 +123,63 @@ func put[V interface {
 
 func byNamespace[V Object](v V) []Name { return []Name{{v.Header().Namespace, ""}} }
 
+// labelKey is where the indices keep what has to do with a label in a namespace. A
+// label's key holds no "=", so no two labels share one.
+func labelKey(namespace, key, value string) Name { return Name{namespace, key + "=" + value} }
+
+func labelKeys(namespace string, labels map[string]string) []Name {
+	var out []Name
+	for k, v := range labels {
+		out = append(out, labelKey(namespace, k, v))
+	}
+	return out
+}
+
+func workloadKeys(w *Workload) []Name { return labelKeys(w.Namespace, w.Labels) }
+
+func selectorKeys(s *Service) []Name { return labelKeys(s.Namespace, s.Selector) }
+
+// firstSelectorKey is one of the labels that a workload must have for s to select it, the
+// first in order: under one key, a service is found once.
+func firstSelectorKey(s *Service) []Name {
+	keys := selectorKeys(s)
+	if len(keys) == 0 { // it selects nobody
+		return nil
+	}
+	return []Name{slices.MinFunc(keys, Name.Compare)}
+}
+
 // reindex takes old out of the lists of t that keys names for it and puts new in, in
 // order. Lists are replaced, never edited: older snapshots share them.
 func reindex[V comparable](t Table[[]V], old, new V, order func(a, b V) int, keys func(V) []Name) Table[[]V] {
 	var none V
+	var had, has []Name
 	if old != none {
-		for _, k := range keys(old) {
-			rest := slices.DeleteFunc(slices.Clone(t.Get(k)), func(v V) bool { return v == old })
-			if len(rest) == 0 {
-				t = t.without(k)
-			} else {
-				t = t.with(k, rest)
-			}
-		}
+		had = keys(old)
 	}
 	if new != none {
-		for _, k := range keys(new) {
-			list := t.Get(k)
-			i, _ := slices.BinarySearchFunc(list, new, order)
-			t = t.with(k, slices.Insert(slices.Clone(list), i, new))
+		has = keys(new)
+	}
+	for _, k := range had {
+		if slices.Contains(has, k) && order(old, new) == 0 {
+			continue // replaced below, where it stands
 		}
+		list := t.Get(k)
+		i := slices.Index(list, old)
+		if len(list) == 1 {
+			t = t.without(k)
+		} else {
+			t = t.with(k, slices.Concat(list[:i], list[i+1:]))
+		}
+	}
+	for _, k := range has {
+		list := t.Get(k)
+		i, found := slices.BinarySearchFunc(list, new, order)
+		rest := list[i:]
+		if found {
+			rest = rest[1:]
+		}
+		t = t.with(k, slices.Concat(list[:i], []V{new}, rest))
 	}
 	return t
 }

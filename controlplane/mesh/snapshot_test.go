@@ -1,0 +1,76 @@
+package mesh
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// TestIndices holds what a snapshot knows of services and workloads to what a walk over
+// all of them finds, through changes that add, relabel and remove at random.
+func TestIndices(t *testing.T) {
+	const seed = 7
+	r := rand.New(rand.NewPCG(seed, seed))
+	store := NewStore(DefaultMeshConfig())
+	some := func(prefix string, n int) string { return fmt.Sprint(prefix, r.IntN(n)) }
+	labels := func(most int) map[string]string {
+		out := map[string]string{}
+		for range r.IntN(most + 1) {
+			out[some("k", 3)] = some("v", 3)
+		}
+		return out
+	}
+	selected := 0
+	for range 2000 {
+		name := Name{some("ns", 2), some("o", 8)}
+		ref := Ref{Kind: KindService, Name: name}
+		var object Object = &Service{Meta: Meta{Ref: ref}, Selector: labels(2)}
+		if r.IntN(2) == 0 {
+			ref.Kind = KindWorkload
+			object = &Workload{Meta: Meta{Ref: ref}, Labels: labels(3)}
+		}
+		if r.IntN(4) == 0 {
+			object = nil
+		}
+		_, after, _, err := store.Apply(Change{Ref: ref, Object: object})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, svc := range after.Services.All() {
+			var want []*Workload
+			for _, w := range after.Workloads.All() {
+				if svc.Selects(w.Namespace, w.Labels) {
+					want = append(want, w)
+				}
+			}
+			slices.SortFunc(want, compareRefs)
+			if got := after.Members(svc); !slices.Equal(got, want) {
+				t.Fatalf("revision %d: members of %s: %v, not %v", after.Revision, svc.Ref, refs(got), refs(want))
+			}
+			selected += len(want)
+		}
+		for _, w := range after.Workloads.All() {
+			var want []*Service
+			for _, svc := range after.Services.All() {
+				if svc.Selects(w.Namespace, w.Labels) {
+					want = append(want, svc)
+				}
+			}
+			slices.SortFunc(want, compareRefs)
+			if got := after.ServicesOf(w); !slices.Equal(got, want) {
+				t.Fatalf("revision %d: services of %s: %v, not %v", after.Revision, w.Ref, refs(got), refs(want))
+			}
+		}
+	}
+	if selected == 0 {
+		t.Error("no service ever had a member")
+	}
+}
+
+func refs[O Object](objects []O) (out []string) {
+	for _, o := range objects {
+		out = append(out, o.Header().Ref.String())
+	}
+	return out
+}
