@@ -19,7 +19,7 @@ down: ## Stop the example shop
 	$(BIN)/heddle down -f $(EXAMPLE)
 
 test: build parts ## Run all tests, with real Envoys, nginx, PostgreSQL and Jaeger
-	$(GO) test -timeout 20m ./...
+	$(GO) test -count=1 -timeout 20m ./... # end to end they build programs that the test cache knows nothing of
 
 check: lint generate-check race envoy-check ## What CI checks beside the tests
 
