@@ -15,10 +15,10 @@ type Snapshot struct {
 	HTTPRoutes, GRPCRoutes Table[*Route]
 	Policies               Table[*AuthorizationPolicy]
 
-	// members, routes and policies say who has to do with a service or a namespace:
+	// The indices say who has to do with a service or a namespace:
 	// derived from the tables above, kept with them.
-	selecting   Table[[]*Service]             // by one label of their selector, see labelKey
-	labelled    Table[[]*Workload]            // by each of their labels
+	selecting   Table[[]*Service]             // by one label of their selector, see firstSelectorKey
+	labelled    Table[[]*Workload]            // by each of their labels, see labelKeys
 	workloadsIn Table[[]*Workload]            // by Name{namespace, ""}
 	routesOf    Table[[]*Route]               // by parent service
 	usersOf     Table[[]*Route]               // by backend service

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -38,26 +39,14 @@ func TestIndices(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, svc := range after.Services.All() {
-			var want []*Workload
-			for _, w := range after.Workloads.All() {
-				if svc.Selects(w.Namespace, w.Labels) {
-					want = append(want, w)
-				}
-			}
-			slices.SortFunc(want, compareRefs)
+			want := which(after.Workloads.All(), func(w *Workload) bool { return svc.Selects(w.Namespace, w.Labels) })
 			if got := after.Members(svc); !slices.Equal(got, want) {
 				t.Fatalf("revision %d: members of %s: %v, not %v", after.Revision, svc.Ref, refs(got), refs(want))
 			}
 			selected += len(want)
 		}
 		for _, w := range after.Workloads.All() {
-			var want []*Service
-			for _, svc := range after.Services.All() {
-				if svc.Selects(w.Namespace, w.Labels) {
-					want = append(want, svc)
-				}
-			}
-			slices.SortFunc(want, compareRefs)
+			want := which(after.Services.All(), func(svc *Service) bool { return svc.Selects(w.Namespace, w.Labels) })
 			if got := after.ServicesOf(w); !slices.Equal(got, want) {
 				t.Fatalf("revision %d: services of %s: %v, not %v", after.Revision, w.Ref, refs(got), refs(want))
 			}
@@ -66,6 +55,17 @@ func TestIndices(t *testing.T) {
 	if selected == 0 {
 		t.Error("no service ever had a member")
 	}
+}
+
+// which lists the values of a table that a condition holds for, by name.
+func which[O Object](all iter.Seq2[Name, O], holds func(O) bool) (out []O) {
+	for _, o := range all {
+		if holds(o) {
+			out = append(out, o)
+		}
+	}
+	slices.SortFunc(out, compareRefs)
+	return out
 }
 
 func refs[O Object](objects []O) (out []string) {

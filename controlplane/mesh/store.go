@@ -123,14 +123,12 @@ func put[V interface {
 
 func byNamespace[V Object](v V) []Name { return []Name{{v.Header().Namespace, ""}} }
 
-// labelKey is where the indices keep what has to do with a label in a namespace. A
+// labelKeys are where the indices keep what has to do with labels in a namespace. A
 // label's key holds no "=", so no two labels share one.
-func labelKey(namespace, key, value string) Name { return Name{namespace, key + "=" + value} }
-
 func labelKeys(namespace string, labels map[string]string) []Name {
 	var out []Name
 	for k, v := range labels {
-		out = append(out, labelKey(namespace, k, v))
+		out = append(out, Name{namespace, k + "=" + v})
 	}
 	return out
 }
