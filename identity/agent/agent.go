@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,9 +31,17 @@ type Config struct {
 	// TCP port; at least one is required. Renewal by SVID needs Address.
 	Socket, Address string
 
-	Token  attest.JoinToken   // for the first SVID and after one has expired; may be ""
-	Bundle *x509bundle.Bundle // what to trust on the first contact by TCP; nil: the root that Token names
-	Log    *slog.Logger       // nil: no log
+	// Token and TokenFile are for the first SVID and after one has expired; both may be "".
+	// TokenFile is the path of a Kubernetes service account token, which the kubelet
+	// replaces now and then: it is read at every attempt.
+	Token     attest.JoinToken
+	TokenFile string
+
+	// Bundle and Roots are what to trust on the first contact by TCP: Bundle, or a control
+	// plane with one of Roots, or the root that Token names.
+	Bundle *x509bundle.Bundle
+	Roots  []attest.Fingerprint
+	Log    *slog.Logger // nil: no log
 
 	// DialContext opens connections; network is "unix" or "tcp". Nil: net.Dialer.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
@@ -70,6 +79,8 @@ type Status struct {
 	LastError string    // of the last attempt, "" when it went well
 	Failures  int       // attempts since the last that went well
 	DiskError string    // why the copy on disk is not the newest, "" when it is
+
+	Chain []*x509.Certificate // of the SVID, leaf first; nil before the first SVID
 }
 
 // New makes an agent and loads the SVID that an earlier one left, if it is still valid.
@@ -80,6 +91,12 @@ func New(config Config) (*Agent, error) {
 	}
 	if config.Socket == "" && config.Address == "" {
 		return nil, errors.New("identity agent: neither socket nor address of the control plane given")
+	}
+	if config.TokenFile != "" && config.Address == "" {
+		return nil, errors.New("identity agent: a service account token is sent by TCP only, and no address of the control plane is given")
+	}
+	if config.TokenFile != "" && config.Bundle == nil && len(config.Roots) == 0 {
+		return nil, errors.New("identity agent: no root is given by which to recognise the control plane, to which the service account token goes")
 	}
 	server, err := channel.ControlPlane(config.ID.TrustDomain())
 	if err != nil {
@@ -157,7 +174,11 @@ func (a *Agent) Ready(ctx context.Context) error {
 func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.status
+	status := a.status
+	if c := a.current.Load(); c != nil {
+		status.Chain = c.svid.Certificates
+	}
+	return status
 }
 
 func (a *Agent) reason() string {

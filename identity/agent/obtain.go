@@ -9,8 +9,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
@@ -30,10 +33,11 @@ type way struct {
 	name, network, address string
 	transport              grpccredentials.TransportCredentials
 	token                  attest.JoinToken
+	tokenFile              string
 }
 
 // ways lists what can be tried now, the cheapest proof first: the SVID we have, then the
-// token through the Unix socket, then the token by TCP.
+// token through the Unix socket, then the token by TCP, then that of Kubernetes.
 func (a *Agent) ways() ([]way, error) {
 	var ways []way
 	if _, err := a.GetX509SVID(); err == nil && a.config.Address != "" {
@@ -41,17 +45,26 @@ func (a *Agent) ways() ([]way, error) {
 		if err != nil {
 			return nil, err
 		}
-		ways = append(ways, way{"renew by SVID", "tcp", a.config.Address, grpccredentials.NewTLS(config), ""})
+		ways = append(ways, way{"renew by SVID", "tcp", a.config.Address, grpccredentials.NewTLS(config), "", ""})
 	}
 	if a.config.Token != "" && a.config.Socket != "" {
-		ways = append(ways, way{"join by Unix socket", "unix", a.config.Socket, attest.UnixCredentials(), a.config.Token})
+		ways = append(ways, way{"join by Unix socket", "unix", a.config.Socket, attest.UnixCredentials(), a.config.Token, ""})
 	}
 	if a.config.Token != "" && a.config.Address != "" {
 		config, err := a.firstContact()
 		if err != nil {
 			return nil, err
 		}
-		ways = append(ways, way{"join by TCP", "tcp", a.config.Address, grpccredentials.NewTLS(config), a.config.Token})
+		ways = append(ways, way{"join by TCP", "tcp", a.config.Address, grpccredentials.NewTLS(config), a.config.Token, ""})
+	}
+	if a.config.TokenFile != "" {
+		trusts, err := a.laterContact()
+		if err != nil {
+			return nil, err
+		}
+		for _, config := range trusts {
+			ways = append(ways, way{"join by service account token", "tcp", a.config.Address, grpccredentials.NewTLS(config), "", a.config.TokenFile})
+		}
 	}
 	if len(ways) == 0 {
 		return nil, errors.New("no valid SVID to renew and no join token: give one made by heddle token create")
@@ -59,17 +72,32 @@ func (a *Agent) ways() ([]way, error) {
 	return ways, nil
 }
 
-// firstContact trusts the control plane by the bundle that was given, or by the root
-// that the token names.
+// firstContact trusts the control plane by the bundle or the roots that were given, or by
+// the root that the token names.
 func (a *Agent) firstContact() (*tls.Config, error) {
 	if a.config.Bundle != nil {
 		return channel.Client(nil, a.config.Bundle, a.server)
+	}
+	if len(a.config.Roots) > 0 {
+		return channel.PinnedClient(a.server, a.config.Roots...)
 	}
 	root, err := a.config.Token.Root()
 	if err != nil {
 		return nil, err
 	}
-	return channel.PinnedClient(root, a.server)
+	return channel.PinnedClient(a.server, root)
+}
+
+// laterContact trusts the control plane by the bundle that came with the last SVID, if
+// there is one, and by what was given. The roots that a pod was given are never changed,
+// while those of the mesh may be rotated, and its SVID expire, in a pod's long life.
+func (a *Agent) laterContact() ([]*tls.Config, error) {
+	first, err := a.firstContact()
+	if err != nil || a.current.Load() == nil {
+		return []*tls.Config{first}, err
+	}
+	later, err := channel.Client(nil, a, a.server)
+	return []*tls.Config{later, first}, err
 }
 
 // obtain makes a key and gets it certified, by the first way that works.
@@ -94,6 +122,10 @@ func (a *Agent) obtain(ctx context.Context) (*credentials, error) {
 func (a *Agent) obtainBy(ctx context.Context, w way) (*credentials, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
+	account, err := w.accountToken()
+	if err != nil {
+		return nil, err
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make key: %w", err)
@@ -116,13 +148,48 @@ func (a *Agent) obtainBy(ctx context.Context, w way) (*credentials, error) {
 	}
 	defer conn.Close()
 	response, err := identityv1.NewIdentityClient(conn).SignSVID(ctx, &identityv1.SignSVIDRequest{
-		Csr: csr, JoinToken: w.token.Reveal(), Namespace: a.config.ID.Namespace(), Service: a.config.ID.ServiceAccount(),
+		Csr: csr, JoinToken: w.token.Reveal(), ServiceAccountToken: account.Reveal(),
+		Namespace: a.config.ID.Namespace(), Service: a.config.ID.ServiceAccount(),
 	})
 	if err != nil {
 		s := status.Convert(err)
-		return nil, fmt.Errorf("control plane at %s: %s (%s)", w.address, s.Message(), s.Code())
+		return nil, fmt.Errorf("control plane at %s: %s (%s)%s", w.address, s.Message(), s.Code(), clockAdvice(s.Message()))
 	}
 	return a.accept(key, response)
+}
+
+// clockAdvice is what to do about a certificate whose time is not now (crypto/x509's words,
+// which gRPC gives as text only).
+func clockAdvice(message string) string {
+	if strings.Contains(message, "has expired or is not yet valid") {
+		return "; compare the clocks of this machine and of the control plane's"
+	}
+	return ""
+}
+
+// maxAccountToken bounds a service account token, in bytes; one has about 1,300.
+const maxAccountToken = 16 << 10
+
+// accountToken reads the service account token of a way that has one. Unlike our own files
+// it may be another user's and readable for a group: the kubelet owns it.
+func (w way) accountToken() (attest.ServiceAccountToken, error) {
+	if w.tokenFile == "" {
+		return "", nil
+	}
+	f, err := os.Open(w.tokenFile)
+	if err != nil {
+		return "", fmt.Errorf("read the service account token: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxAccountToken+1))
+	if err != nil {
+		return "", fmt.Errorf("read the service account token: %w", err)
+	}
+	token := strings.TrimSpace(string(text))
+	if token == "" || len(token) > maxAccountToken {
+		return "", fmt.Errorf("service account token in %s has %d bytes, not 1 to %d", w.tokenFile, len(token), maxAccountToken)
+	}
+	return attest.ServiceAccountToken(token), nil
 }
 
 const (
@@ -161,7 +228,7 @@ func (a *Agent) accept(key *ecdsa.PrivateKey, response *identityv1.SignSVIDRespo
 func (a *Agent) check(c *credentials, now time.Time) error {
 	id, _, err := x509svid.Verify(c.svid.Certificates, c.bundle, x509svid.WithTime(now))
 	if err != nil {
-		return fmt.Errorf("verify SVID: %w", err)
+		return fmt.Errorf("verify SVID: %w%s", err, clockAdvice(err.Error()))
 	}
 	if id.String() != a.config.ID.String() {
 		return fmt.Errorf("the SVID is of %s, not of %s", id, a.config.ID)

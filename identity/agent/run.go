@@ -9,8 +9,11 @@ import (
 const (
 	firstRetry = time.Second
 	lastRetry  = time.Minute
-	minPause   = 500 * time.Millisecond // between two renewals, whatever a certificate says
-	callTime   = 15 * time.Second       // for one attempt, the connection included
+	// A pod that has no SVID yet, or none any more, serves nothing until it has one; its
+	// token lasts, and it asks again soon.
+	lastPodRetry = 10 * time.Second
+	minPause     = 500 * time.Millisecond // between two renewals, whatever a certificate says
+	callTime     = 15 * time.Second       // for one attempt, the connection included
 )
 
 // Run keeps the SVID fresh until ctx ends; it always returns nil then. One that was
@@ -25,6 +28,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		if err != nil {
 			failures++
 			pause = retryAfter(failures)
+			if _, err := a.GetX509SVID(); err != nil && a.config.TokenFile != "" {
+				pause = min(pause, jitter(lastPodRetry, 0.2))
+			}
 			a.setStatus(func(s *Status) { s.LastError, s.Failures = err.Error(), failures })
 			a.config.Log.Warn("no new SVID", "id", a.config.ID, "error", err, "attempts", failures, "retry_in", pause)
 			continue
@@ -57,17 +63,29 @@ func (a *Agent) adopt(next *credentials) {
 		a.setStatus(func(s *Status) { *s = Status{ID: s.ID, Expires: next.expires(), DiskError: s.DiskError} })
 		a.current.Store(next)
 	})
-	diskError := ""
-	if err := a.store(next); err != nil {
-		diskError = err.Error()
-		a.config.Log.Warn("SVID not stored: a restart needs the control plane", "id", a.config.ID, "error", err)
-	}
-	a.setStatus(func(s *Status) { s.DiskError = diskError })
+	a.keep(next)
 	level := a.config.Log.Debug
 	if first {
 		level = a.config.Log.Info
 	}
 	level("got an SVID", "id", a.config.ID, "expires", next.expires())
+}
+
+// keep stores next for restarts. A disk that stays full is told of once, and once more
+// when it has space again: renewals of short-lived SVIDs would fill the log as well.
+func (a *Agent) keep(next *credentials) {
+	err, before := a.store(next), a.Status().DiskError
+	switch {
+	case err != nil && before == "":
+		a.config.Log.Warn("SVID not stored: a restart needs the control plane", "id", a.config.ID, "error", err)
+	case err == nil && before != "":
+		a.config.Log.Info("SVID stored again", "id", a.config.ID)
+	}
+	after := ""
+	if err != nil {
+		after = err.Error()
+	}
+	a.setStatus(func(s *Status) { s.DiskError = after })
 }
 
 // renewAfter is half of the life that is left, give or take a tenth of it, so that

@@ -26,6 +26,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Root_Role int32
+
+const (
+	Root_ROLE_UNSPECIFIED Root_Role = 0
+	Root_SIGNING          Root_Role = 1
+	Root_PREPARED         Root_Role = 2 // trusted, and will sign
+	Root_FORMER           Root_Role = 3 // trusted until its last SVID has expired
+)
+
+// Enum value maps for Root_Role.
+var (
+	Root_Role_name = map[int32]string{
+		0: "ROLE_UNSPECIFIED",
+		1: "SIGNING",
+		2: "PREPARED",
+		3: "FORMER",
+	}
+	Root_Role_value = map[string]int32{
+		"ROLE_UNSPECIFIED": 0,
+		"SIGNING":          1,
+		"PREPARED":         2,
+		"FORMER":           3,
+	}
+)
+
+func (x Root_Role) Enum() *Root_Role {
+	p := new(Root_Role)
+	*p = x
+	return p
+}
+
+func (x Root_Role) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Root_Role) Descriptor() protoreflect.EnumDescriptor {
+	return file_identity_api_identity_proto_enumTypes[0].Descriptor()
+}
+
+func (Root_Role) Type() protoreflect.EnumType {
+	return &file_identity_api_identity_proto_enumTypes[0]
+}
+
+func (x Root_Role) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Root_Role.Descriptor instead.
+func (Root_Role) EnumDescriptor() ([]byte, []int) {
+	return file_identity_api_identity_proto_rawDescGZIP(), []int{13, 0}
+}
+
 type SignSVIDRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// PKCS #10 (RFC 2986) in DER, at most 8 KiB. Only its key counts; a URI name in it must
@@ -35,10 +87,13 @@ type SignSVIDRequest struct {
 	// presented.
 	JoinToken string `protobuf:"bytes,2,opt,name=join_token,json=joinToken,proto3" json:"join_token,omitempty"`
 	// What the caller believes to be; both or neither. Another than proven is refused.
-	Namespace     string `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	Service       string `protobuf:"bytes,4,opt,name=service,proto3" json:"service,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Namespace string `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Service   string `protobuf:"bytes,4,opt,name=service,proto3" json:"service,omitempty"`
+	// A Kubernetes service account token with the audience "heddle", for the first SVID of
+	// a pod. Never to be logged.
+	ServiceAccountToken string `protobuf:"bytes,5,opt,name=service_account_token,json=serviceAccountToken,proto3" json:"service_account_token,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *SignSVIDRequest) Reset() {
@@ -95,6 +150,13 @@ func (x *SignSVIDRequest) GetNamespace() string {
 func (x *SignSVIDRequest) GetService() string {
 	if x != nil {
 		return x.Service
+	}
+	return ""
+}
+
+func (x *SignSVIDRequest) GetServiceAccountToken() string {
+	if x != nil {
+		return x.ServiceAccountToken
 	}
 	return ""
 }
@@ -625,17 +687,228 @@ func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
 	return file_identity_api_identity_proto_rawDescGZIP(), []int{10}
 }
 
+type ListRootsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRootsRequest) Reset() {
+	*x = ListRootsRequest{}
+	mi := &file_identity_api_identity_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRootsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRootsRequest) ProtoMessage() {}
+
+func (x *ListRootsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_identity_api_identity_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRootsRequest.ProtoReflect.Descriptor instead.
+func (*ListRootsRequest) Descriptor() ([]byte, []int) {
+	return file_identity_api_identity_proto_rawDescGZIP(), []int{11}
+}
+
+type ListRootsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All that are trusted, the signing one first.
+	Roots []*Root `protobuf:"bytes,1,rep,name=roots,proto3" json:"roots,omitempty"`
+	// Somebody else makes and renews what signs.
+	Issued              bool                   `protobuf:"varint,2,opt,name=issued,proto3" json:"issued,omitempty"`
+	IntermediateExpires *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=intermediate_expires,json=intermediateExpires,proto3" json:"intermediate_expires,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *ListRootsResponse) Reset() {
+	*x = ListRootsResponse{}
+	mi := &file_identity_api_identity_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRootsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRootsResponse) ProtoMessage() {}
+
+func (x *ListRootsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_identity_api_identity_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRootsResponse.ProtoReflect.Descriptor instead.
+func (*ListRootsResponse) Descriptor() ([]byte, []int) {
+	return file_identity_api_identity_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListRootsResponse) GetRoots() []*Root {
+	if x != nil {
+		return x.Roots
+	}
+	return nil
+}
+
+func (x *ListRootsResponse) GetIssued() bool {
+	if x != nil {
+		return x.Issued
+	}
+	return false
+}
+
+func (x *ListRootsResponse) GetIntermediateExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.IntermediateExpires
+	}
+	return nil
+}
+
+type Root struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fingerprint   string                 `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"` // SHA-256 in hex, as pods have it in HEDDLE_ROOTS
+	Role          Root_Role              `protobuf:"varint,2,opt,name=role,proto3,enum=heddle.identity.v1.Root_Role" json:"role,omitempty"`
+	Created       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created,proto3" json:"created,omitempty"`
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires,proto3" json:"expires,omitempty"`
+	Due           *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=due,proto3" json:"due,omitempty"` // of the next role, or the end; unset: open
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Root) Reset() {
+	*x = Root{}
+	mi := &file_identity_api_identity_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Root) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Root) ProtoMessage() {}
+
+func (x *Root) ProtoReflect() protoreflect.Message {
+	mi := &file_identity_api_identity_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Root.ProtoReflect.Descriptor instead.
+func (*Root) Descriptor() ([]byte, []int) {
+	return file_identity_api_identity_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Root) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+func (x *Root) GetRole() Root_Role {
+	if x != nil {
+		return x.Role
+	}
+	return Root_ROLE_UNSPECIFIED
+}
+
+func (x *Root) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *Root) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *Root) GetDue() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Due
+	}
+	return nil
+}
+
+type RotateRootRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateRootRequest) Reset() {
+	*x = RotateRootRequest{}
+	mi := &file_identity_api_identity_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateRootRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateRootRequest) ProtoMessage() {}
+
+func (x *RotateRootRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_identity_api_identity_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateRootRequest.ProtoReflect.Descriptor instead.
+func (*RotateRootRequest) Descriptor() ([]byte, []int) {
+	return file_identity_api_identity_proto_rawDescGZIP(), []int{14}
+}
+
 var File_identity_api_identity_proto protoreflect.FileDescriptor
 
 const file_identity_api_identity_proto_rawDesc = "" +
 	"\n" +
-	"\x1bidentity/api/identity.proto\x12\x12heddle.identity.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x7f\n" +
+	"\x1bidentity/api/identity.proto\x12\x12heddle.identity.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb8\x01\n" +
 	"\x0fSignSVIDRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\x12\"\n" +
 	"\n" +
 	"join_token\x18\x02 \x01(\tB\x03\x80\x01\x01R\tjoinToken\x12\x1c\n" +
 	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x18\n" +
-	"\aservice\x18\x04 \x01(\tR\aservice\"v\n" +
+	"\aservice\x18\x04 \x01(\tR\aservice\x127\n" +
+	"\x15service_account_token\x18\x05 \x01(\tB\x03\x80\x01\x01R\x13serviceAccountToken\"v\n" +
 	"\x10SignSVIDResponse\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x16\n" +
 	"\x06bundle\x18\x02 \x03(\fR\x06bundle\x124\n" +
@@ -670,14 +943,35 @@ const file_identity_api_identity_proto_rawDesc = "" +
 	"\x06tokens\x18\x01 \x03(\v2\x19.heddle.identity.v1.TokenR\x06tokens\"(\n" +
 	"\x12RevokeTokenRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x15\n" +
-	"\x13RevokeTokenResponse2\xe0\x03\n" +
+	"\x13RevokeTokenResponse\"\x12\n" +
+	"\x10ListRootsRequest\"\xaa\x01\n" +
+	"\x11ListRootsResponse\x12.\n" +
+	"\x05roots\x18\x01 \x03(\v2\x18.heddle.identity.v1.RootR\x05roots\x12\x16\n" +
+	"\x06issued\x18\x02 \x01(\bR\x06issued\x12M\n" +
+	"\x14intermediate_expires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x13intermediateExpires\"\xba\x02\n" +
+	"\x04Root\x12 \n" +
+	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\x121\n" +
+	"\x04role\x18\x02 \x01(\x0e2\x1d.heddle.identity.v1.Root.RoleR\x04role\x124\n" +
+	"\acreated\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
+	"\aexpires\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12,\n" +
+	"\x03due\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x03due\"C\n" +
+	"\x04Role\x12\x14\n" +
+	"\x10ROLE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aSIGNING\x10\x01\x12\f\n" +
+	"\bPREPARED\x10\x02\x12\n" +
+	"\n" +
+	"\x06FORMER\x10\x03\"\x13\n" +
+	"\x11RotateRootRequest2\x96\x05\n" +
 	"\bIdentity\x12U\n" +
 	"\bSignSVID\x12#.heddle.identity.v1.SignSVIDRequest\x1a$.heddle.identity.v1.SignSVIDResponse\x12`\n" +
 	"\vWatchBundle\x12&.heddle.identity.v1.WatchBundleRequest\x1a'.heddle.identity.v1.WatchBundleResponse0\x01\x12^\n" +
 	"\vCreateToken\x12&.heddle.identity.v1.CreateTokenRequest\x1a'.heddle.identity.v1.CreateTokenResponse\x12[\n" +
 	"\n" +
 	"ListTokens\x12%.heddle.identity.v1.ListTokensRequest\x1a&.heddle.identity.v1.ListTokensResponse\x12^\n" +
-	"\vRevokeToken\x12&.heddle.identity.v1.RevokeTokenRequest\x1a'.heddle.identity.v1.RevokeTokenResponseB7Z5github.com/heddle-mesh/heddle/identity/api;identityv1b\x06proto3"
+	"\vRevokeToken\x12&.heddle.identity.v1.RevokeTokenRequest\x1a'.heddle.identity.v1.RevokeTokenResponse\x12X\n" +
+	"\tListRoots\x12$.heddle.identity.v1.ListRootsRequest\x1a%.heddle.identity.v1.ListRootsResponse\x12Z\n" +
+	"\n" +
+	"RotateRoot\x12%.heddle.identity.v1.RotateRootRequest\x1a%.heddle.identity.v1.ListRootsResponseB7Z5github.com/heddle-mesh/heddle/identity/api;identityv1b\x06proto3"
 
 var (
 	file_identity_api_identity_proto_rawDescOnce sync.Once
@@ -691,44 +985,60 @@ func file_identity_api_identity_proto_rawDescGZIP() []byte {
 	return file_identity_api_identity_proto_rawDescData
 }
 
-var file_identity_api_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_identity_api_identity_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_identity_api_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_identity_api_identity_proto_goTypes = []any{
-	(*SignSVIDRequest)(nil),       // 0: heddle.identity.v1.SignSVIDRequest
-	(*SignSVIDResponse)(nil),      // 1: heddle.identity.v1.SignSVIDResponse
-	(*WatchBundleRequest)(nil),    // 2: heddle.identity.v1.WatchBundleRequest
-	(*WatchBundleResponse)(nil),   // 3: heddle.identity.v1.WatchBundleResponse
-	(*CreateTokenRequest)(nil),    // 4: heddle.identity.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),   // 5: heddle.identity.v1.CreateTokenResponse
-	(*Token)(nil),                 // 6: heddle.identity.v1.Token
-	(*ListTokensRequest)(nil),     // 7: heddle.identity.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),    // 8: heddle.identity.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),    // 9: heddle.identity.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),   // 10: heddle.identity.v1.RevokeTokenResponse
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
+	(Root_Role)(0),                // 0: heddle.identity.v1.Root.Role
+	(*SignSVIDRequest)(nil),       // 1: heddle.identity.v1.SignSVIDRequest
+	(*SignSVIDResponse)(nil),      // 2: heddle.identity.v1.SignSVIDResponse
+	(*WatchBundleRequest)(nil),    // 3: heddle.identity.v1.WatchBundleRequest
+	(*WatchBundleResponse)(nil),   // 4: heddle.identity.v1.WatchBundleResponse
+	(*CreateTokenRequest)(nil),    // 5: heddle.identity.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),   // 6: heddle.identity.v1.CreateTokenResponse
+	(*Token)(nil),                 // 7: heddle.identity.v1.Token
+	(*ListTokensRequest)(nil),     // 8: heddle.identity.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),    // 9: heddle.identity.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),    // 10: heddle.identity.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),   // 11: heddle.identity.v1.RevokeTokenResponse
+	(*ListRootsRequest)(nil),      // 12: heddle.identity.v1.ListRootsRequest
+	(*ListRootsResponse)(nil),     // 13: heddle.identity.v1.ListRootsResponse
+	(*Root)(nil),                  // 14: heddle.identity.v1.Root
+	(*RotateRootRequest)(nil),     // 15: heddle.identity.v1.RotateRootRequest
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
 }
 var file_identity_api_identity_proto_depIdxs = []int32{
-	11, // 0: heddle.identity.v1.SignSVIDResponse.expires:type_name -> google.protobuf.Timestamp
-	12, // 1: heddle.identity.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	6,  // 2: heddle.identity.v1.CreateTokenResponse.token:type_name -> heddle.identity.v1.Token
-	11, // 3: heddle.identity.v1.Token.created:type_name -> google.protobuf.Timestamp
-	11, // 4: heddle.identity.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	6,  // 5: heddle.identity.v1.ListTokensResponse.tokens:type_name -> heddle.identity.v1.Token
-	0,  // 6: heddle.identity.v1.Identity.SignSVID:input_type -> heddle.identity.v1.SignSVIDRequest
-	2,  // 7: heddle.identity.v1.Identity.WatchBundle:input_type -> heddle.identity.v1.WatchBundleRequest
-	4,  // 8: heddle.identity.v1.Identity.CreateToken:input_type -> heddle.identity.v1.CreateTokenRequest
-	7,  // 9: heddle.identity.v1.Identity.ListTokens:input_type -> heddle.identity.v1.ListTokensRequest
-	9,  // 10: heddle.identity.v1.Identity.RevokeToken:input_type -> heddle.identity.v1.RevokeTokenRequest
-	1,  // 11: heddle.identity.v1.Identity.SignSVID:output_type -> heddle.identity.v1.SignSVIDResponse
-	3,  // 12: heddle.identity.v1.Identity.WatchBundle:output_type -> heddle.identity.v1.WatchBundleResponse
-	5,  // 13: heddle.identity.v1.Identity.CreateToken:output_type -> heddle.identity.v1.CreateTokenResponse
-	8,  // 14: heddle.identity.v1.Identity.ListTokens:output_type -> heddle.identity.v1.ListTokensResponse
-	10, // 15: heddle.identity.v1.Identity.RevokeToken:output_type -> heddle.identity.v1.RevokeTokenResponse
-	11, // [11:16] is the sub-list for method output_type
-	6,  // [6:11] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	16, // 0: heddle.identity.v1.SignSVIDResponse.expires:type_name -> google.protobuf.Timestamp
+	17, // 1: heddle.identity.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	7,  // 2: heddle.identity.v1.CreateTokenResponse.token:type_name -> heddle.identity.v1.Token
+	16, // 3: heddle.identity.v1.Token.created:type_name -> google.protobuf.Timestamp
+	16, // 4: heddle.identity.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	7,  // 5: heddle.identity.v1.ListTokensResponse.tokens:type_name -> heddle.identity.v1.Token
+	14, // 6: heddle.identity.v1.ListRootsResponse.roots:type_name -> heddle.identity.v1.Root
+	16, // 7: heddle.identity.v1.ListRootsResponse.intermediate_expires:type_name -> google.protobuf.Timestamp
+	0,  // 8: heddle.identity.v1.Root.role:type_name -> heddle.identity.v1.Root.Role
+	16, // 9: heddle.identity.v1.Root.created:type_name -> google.protobuf.Timestamp
+	16, // 10: heddle.identity.v1.Root.expires:type_name -> google.protobuf.Timestamp
+	16, // 11: heddle.identity.v1.Root.due:type_name -> google.protobuf.Timestamp
+	1,  // 12: heddle.identity.v1.Identity.SignSVID:input_type -> heddle.identity.v1.SignSVIDRequest
+	3,  // 13: heddle.identity.v1.Identity.WatchBundle:input_type -> heddle.identity.v1.WatchBundleRequest
+	5,  // 14: heddle.identity.v1.Identity.CreateToken:input_type -> heddle.identity.v1.CreateTokenRequest
+	8,  // 15: heddle.identity.v1.Identity.ListTokens:input_type -> heddle.identity.v1.ListTokensRequest
+	10, // 16: heddle.identity.v1.Identity.RevokeToken:input_type -> heddle.identity.v1.RevokeTokenRequest
+	12, // 17: heddle.identity.v1.Identity.ListRoots:input_type -> heddle.identity.v1.ListRootsRequest
+	15, // 18: heddle.identity.v1.Identity.RotateRoot:input_type -> heddle.identity.v1.RotateRootRequest
+	2,  // 19: heddle.identity.v1.Identity.SignSVID:output_type -> heddle.identity.v1.SignSVIDResponse
+	4,  // 20: heddle.identity.v1.Identity.WatchBundle:output_type -> heddle.identity.v1.WatchBundleResponse
+	6,  // 21: heddle.identity.v1.Identity.CreateToken:output_type -> heddle.identity.v1.CreateTokenResponse
+	9,  // 22: heddle.identity.v1.Identity.ListTokens:output_type -> heddle.identity.v1.ListTokensResponse
+	11, // 23: heddle.identity.v1.Identity.RevokeToken:output_type -> heddle.identity.v1.RevokeTokenResponse
+	13, // 24: heddle.identity.v1.Identity.ListRoots:output_type -> heddle.identity.v1.ListRootsResponse
+	13, // 25: heddle.identity.v1.Identity.RotateRoot:output_type -> heddle.identity.v1.ListRootsResponse
+	19, // [19:26] is the sub-list for method output_type
+	12, // [12:19] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_identity_api_identity_proto_init() }
@@ -743,13 +1053,14 @@ func file_identity_api_identity_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_identity_api_identity_proto_rawDesc), len(file_identity_api_identity_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   11,
+			NumEnums:      1,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_identity_api_identity_proto_goTypes,
 		DependencyIndexes: file_identity_api_identity_proto_depIdxs,
+		EnumInfos:         file_identity_api_identity_proto_enumTypes,
 		MessageInfos:      file_identity_api_identity_proto_msgTypes,
 	}.Build()
 	File_identity_api_identity_proto = out.File

@@ -27,6 +27,8 @@ const (
 	Identity_CreateToken_FullMethodName = "/heddle.identity.v1.Identity/CreateToken"
 	Identity_ListTokens_FullMethodName  = "/heddle.identity.v1.Identity/ListTokens"
 	Identity_RevokeToken_FullMethodName = "/heddle.identity.v1.Identity/RevokeToken"
+	Identity_ListRoots_FullMethodName   = "/heddle.identity.v1.Identity/ListRoots"
+	Identity_RotateRoot_FullMethodName  = "/heddle.identity.v1.Identity/RotateRoot"
 )
 
 // IdentityClient is the client API for Identity service.
@@ -40,11 +42,16 @@ type IdentityClient interface {
 	SignSVID(ctx context.Context, in *SignSVIDRequest, opts ...grpc.CallOption) (*SignSVIDResponse, error)
 	// WatchBundle sends the trust bundle at once and again at every change.
 	WatchBundle(ctx context.Context, in *WatchBundleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchBundleResponse], error)
-	// The token methods are only for the control plane's own user and root, through its
+	// The methods that follow are only for the control plane's own user and root, through its
 	// Unix socket; PERMISSION_DENIED for everybody else.
 	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error)
 	ListTokens(ctx context.Context, in *ListTokensRequest, opts ...grpc.CallOption) (*ListTokensResponse, error)
 	RevokeToken(ctx context.Context, in *RevokeTokenRequest, opts ...grpc.CallOption) (*RevokeTokenResponse, error)
+	ListRoots(ctx context.Context, in *ListRootsRequest, opts ...grpc.CallOption) (*ListRootsResponse, error)
+	// RotateRoot begins to replace the root that signs, and answers as ListRoots; the steps
+	// after it are taken when they are due. FAILED_PRECONDITION: a rotation is under way, or
+	// the root is issued by somebody else.
+	RotateRoot(ctx context.Context, in *RotateRootRequest, opts ...grpc.CallOption) (*ListRootsResponse, error)
 }
 
 type identityClient struct {
@@ -114,6 +121,26 @@ func (c *identityClient) RevokeToken(ctx context.Context, in *RevokeTokenRequest
 	return out, nil
 }
 
+func (c *identityClient) ListRoots(ctx context.Context, in *ListRootsRequest, opts ...grpc.CallOption) (*ListRootsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRootsResponse)
+	err := c.cc.Invoke(ctx, Identity_ListRoots_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *identityClient) RotateRoot(ctx context.Context, in *RotateRootRequest, opts ...grpc.CallOption) (*ListRootsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRootsResponse)
+	err := c.cc.Invoke(ctx, Identity_RotateRoot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // IdentityServer is the server API for Identity service.
 // All implementations must embed UnimplementedIdentityServer
 // for forward compatibility.
@@ -125,11 +152,16 @@ type IdentityServer interface {
 	SignSVID(context.Context, *SignSVIDRequest) (*SignSVIDResponse, error)
 	// WatchBundle sends the trust bundle at once and again at every change.
 	WatchBundle(*WatchBundleRequest, grpc.ServerStreamingServer[WatchBundleResponse]) error
-	// The token methods are only for the control plane's own user and root, through its
+	// The methods that follow are only for the control plane's own user and root, through its
 	// Unix socket; PERMISSION_DENIED for everybody else.
 	CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error)
 	ListTokens(context.Context, *ListTokensRequest) (*ListTokensResponse, error)
 	RevokeToken(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error)
+	ListRoots(context.Context, *ListRootsRequest) (*ListRootsResponse, error)
+	// RotateRoot begins to replace the root that signs, and answers as ListRoots; the steps
+	// after it are taken when they are due. FAILED_PRECONDITION: a rotation is under way, or
+	// the root is issued by somebody else.
+	RotateRoot(context.Context, *RotateRootRequest) (*ListRootsResponse, error)
 	mustEmbedUnimplementedIdentityServer()
 }
 
@@ -154,6 +186,12 @@ func (UnimplementedIdentityServer) ListTokens(context.Context, *ListTokensReques
 }
 func (UnimplementedIdentityServer) RevokeToken(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeToken not implemented")
+}
+func (UnimplementedIdentityServer) ListRoots(context.Context, *ListRootsRequest) (*ListRootsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRoots not implemented")
+}
+func (UnimplementedIdentityServer) RotateRoot(context.Context, *RotateRootRequest) (*ListRootsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateRoot not implemented")
 }
 func (UnimplementedIdentityServer) mustEmbedUnimplementedIdentityServer() {}
 func (UnimplementedIdentityServer) testEmbeddedByValue()                  {}
@@ -259,6 +297,42 @@ func _Identity_RevokeToken_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Identity_ListRoots_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRootsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServer).ListRoots(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Identity_ListRoots_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServer).ListRoots(ctx, req.(*ListRootsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Identity_RotateRoot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateRootRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServer).RotateRoot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Identity_RotateRoot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServer).RotateRoot(ctx, req.(*RotateRootRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Identity_ServiceDesc is the grpc.ServiceDesc for Identity service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -281,6 +355,14 @@ var Identity_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RevokeToken",
 			Handler:    _Identity_RevokeToken_Handler,
+		},
+		{
+			MethodName: "ListRoots",
+			Handler:    _Identity_ListRoots_Handler,
+		},
+		{
+			MethodName: "RotateRoot",
+			Handler:    _Identity_RotateRoot_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -14,8 +14,6 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
-
-	"github.com/heddle-mesh/heddle/identity/spiffeid"
 )
 
 // serve starts a health service on a Unix socket, and returns a client of it.
@@ -97,9 +95,9 @@ func TestUnixCredentialsRefuseTCP(t *testing.T) {
 
 func TestFirstStopsAtARefusal(t *testing.T) {
 	api := mustID(t, "spiffe://shop.example/ns/default/sa/api")
-	pass := func(context.Context, Evidence) (spiffeid.ID, error) { return spiffeid.ID{}, ErrNotMine }
-	accept := func(context.Context, Evidence) (spiffeid.ID, error) { return api, nil }
-	refuse := func(context.Context, Evidence) (spiffeid.ID, error) { return spiffeid.ID{}, ErrDenied }
+	pass := func(context.Context, Evidence) (Attested, error) { return Attested{}, ErrNotMine }
+	accept := func(context.Context, Evidence) (Attested, error) { return Attested{ID: api}, nil }
+	refuse := func(context.Context, Evidence) (Attested, error) { return Attested{}, ErrDenied }
 	for name, tc := range map[string]struct {
 		list []Attestor
 		want error
@@ -107,9 +105,9 @@ func TestFirstStopsAtARefusal(t *testing.T) {
 		"passed on": {[]Attestor{pass, accept, refuse}, nil}, "refused": {[]Attestor{pass, refuse, accept}, ErrDenied},
 		"nobody's": {[]Attestor{pass}, ErrUnauthenticated}, "empty": {nil, ErrUnauthenticated},
 	} {
-		id, err := First(tc.list...)(t.Context(), Evidence{})
-		if !errors.Is(err, tc.want) || (err == nil) != (id == api) {
-			t.Errorf("%s: %v, %v; want %v", name, id, err, tc.want)
+		who, err := First(tc.list...)(t.Context(), Evidence{})
+		if !errors.Is(err, tc.want) || (err == nil) != (who.ID == api) {
+			t.Errorf("%s: %v, %v; want %v", name, who, err, tc.want)
 		}
 	}
 }

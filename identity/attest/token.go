@@ -27,6 +27,22 @@ const (
 // Fingerprint is the SHA-256 of a root certificate in DER.
 type Fingerprint [sha256.Size]byte
 
+// String is the fingerprint in hexadecimal, as openssl prints it but for the colons.
+func (f Fingerprint) String() string { return hex.EncodeToString(f[:]) }
+
+// ParseFingerprints reads fingerprints in hexadecimal, with commas between them.
+func ParseFingerprints(text string) ([]Fingerprint, error) {
+	var out []Fingerprint
+	for s := range strings.SplitSeq(text, ",") {
+		data, err := hex.DecodeString(strings.TrimSpace(s))
+		if err != nil || len(data) != sha256.Size {
+			return nil, fmt.Errorf("%.80q is not the SHA-256 of a root certificate: 64 hexadecimal digits", s)
+		}
+		out = append(out, Fingerprint(data))
+	}
+	return out, nil
+}
+
 // tokenParts is a parsed token.
 type tokenParts struct {
 	keyID  string
@@ -43,20 +59,29 @@ func (t JoinToken) parse() (tokenParts, error) {
 		return tokenParts{}, errTokenForm
 	}
 	p := tokenParts{keyID: fields[1]}
-	if id, err := hex.DecodeString(p.keyID); err != nil || len(id) != keyIDBytes || hex.EncodeToString(id) != p.keyID {
+	if !isTokenName(p.keyID) {
 		return tokenParts{}, errTokenForm
 	}
-	secret, err := base64.RawURLEncoding.Strict().DecodeString(fields[2])
+	secret, err := base64.RawURLEncoding.DecodeString(fields[2])
 	if err != nil || len(secret) != secretBytes {
 		return tokenParts{}, errTokenForm
 	}
-	root, err := base64.RawURLEncoding.Strict().DecodeString(fields[3])
+	root, err := base64.RawURLEncoding.DecodeString(fields[3])
 	if err != nil || len(root) != len(p.root) {
 		return tokenParts{}, errTokenForm
 	}
 	copy(p.secret[:], secret)
 	copy(p.root[:], root)
+	if p.token() != t { // base64 lets line breaks and loose last bits pass
+		return tokenParts{}, errTokenForm
+	}
 	return p, nil
+}
+
+// isTokenName reports whether a name has the form of a token's.
+func isTokenName(name string) bool {
+	id, err := hex.DecodeString(name)
+	return err == nil && len(id) == keyIDBytes && hex.EncodeToString(id) == name
 }
 
 func newTokenParts(root Fingerprint) tokenParts {

@@ -38,8 +38,15 @@ type tokenJSON struct {
 	SingleUse bool      `json:"singleUse,omitempty"`
 }
 
+// revokedJSON is one revoked token in the file.
+type revokedJSON struct {
+	Name string    `json:"name"`
+	At   time.Time `json:"at"`
+}
+
 type tokensJSON struct {
-	Tokens []tokenJSON `json:"tokens"`
+	Tokens  []tokenJSON   `json:"tokens"`
+	Revoked []revokedJSON `json:"revoked,omitempty"`
 }
 
 func (s *Tokens) load(dir string) error {
@@ -47,7 +54,7 @@ func (s *Tokens) load(dir string) error {
 		return err
 	}
 	s.path = filepath.Join(dir, tokensFile)
-	s.tokens = map[string]tokenRecord{}
+	s.tokens, s.revoked = map[string]tokenRecord{}, map[string]time.Time{}
 	data, err := statefile.Read(s.path, maxTokensFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -55,35 +62,42 @@ func (s *Tokens) load(dir string) error {
 	if err != nil {
 		return err
 	}
-	s.tokens, err = parseTokens(data, s.trustDomain)
+	s.tokens, s.revoked, err = parseTokens(data, s.trustDomain)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", s.path, err)
 	}
 	return nil
 }
 
-func parseTokens(data []byte, trustDomain string) (map[string]tokenRecord, error) {
+func parseTokens(data []byte, trustDomain string) (map[string]tokenRecord, map[string]time.Time, error) {
 	var file tokensJSON
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&file); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if _, err := decoder.Token(); err != io.EOF {
-		return nil, errors.New("something follows the JSON object")
+		return nil, nil, errors.New("something follows the JSON object")
 	}
 	tokens := make(map[string]tokenRecord, len(file.Tokens))
 	for i, j := range file.Tokens {
 		record, err := j.record(trustDomain)
 		if err != nil {
-			return nil, fmt.Errorf("token %d: %w", i+1, err)
+			return nil, nil, fmt.Errorf("token %d: %w", i+1, err)
 		}
 		if _, twice := tokens[j.Name]; twice {
-			return nil, fmt.Errorf("token %d: name %s is there twice", i+1, j.Name)
+			return nil, nil, fmt.Errorf("token %d: name %s is there twice", i+1, j.Name)
 		}
 		tokens[j.Name] = record
 	}
-	return tokens, nil
+	revoked := make(map[string]time.Time, len(file.Revoked))
+	for i, r := range file.Revoked {
+		if !isTokenName(r.Name) {
+			return nil, nil, fmt.Errorf("revoked token %d: bad name %q", i+1, r.Name)
+		}
+		revoked[r.Name] = r.At
+	}
+	return tokens, revoked, nil
 }
 
 func (j tokenJSON) record(trustDomain string) (tokenRecord, error) {
@@ -94,8 +108,7 @@ func (j tokenJSON) record(trustDomain string) (tokenRecord, error) {
 	if id.TrustDomain() != trustDomain {
 		return tokenRecord{}, fmt.Errorf("identity %s is not of trust domain %s", id, trustDomain)
 	}
-	name, err := hex.DecodeString(j.Name)
-	if err != nil || len(name) != keyIDBytes || hex.EncodeToString(name) != j.Name {
+	if !isTokenName(j.Name) {
 		return tokenRecord{}, fmt.Errorf("bad name %q", j.Name)
 	}
 	r := tokenRecord{TokenInfo: TokenInfo{Name: j.Name, ID: id, UID: j.UID, Created: j.Created, Expires: j.Expires, SingleUse: j.SingleUse}}
@@ -105,14 +118,17 @@ func (j tokenJSON) record(trustDomain string) (tokenRecord, error) {
 	return r, nil
 }
 
-// store writes the tokens to disk, then makes them the current ones. s.mu is held.
-func (s *Tokens) store(tokens map[string]tokenRecord) error {
+// store writes tokens and revocations to disk, then makes them the current ones. s.mu is held.
+func (s *Tokens) store(tokens map[string]tokenRecord, revoked map[string]time.Time) error {
 	file := tokensJSON{Tokens: make([]tokenJSON, 0, len(tokens))}
 	for _, r := range tokens {
 		file.Tokens = append(file.Tokens, tokenJSON{
 			Name: r.Name, SHA256: hex.EncodeToString(r.hash[:]), ID: r.ID.String(), UID: r.UID,
 			Created: r.Created, Expires: r.Expires, SingleUse: r.SingleUse,
 		})
+	}
+	for name, at := range revoked {
+		file.Revoked = append(file.Revoked, revokedJSON{name, at})
 	}
 	data, err := json.MarshalIndent(file, "", "\t")
 	if err != nil {
@@ -121,6 +137,6 @@ func (s *Tokens) store(tokens map[string]tokenRecord) error {
 	if err := statefile.Write(s.path, data); err != nil {
 		return err
 	}
-	s.tokens = tokens
+	s.tokens, s.revoked = tokens, revoked
 	return nil
 }

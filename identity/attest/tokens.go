@@ -51,8 +51,9 @@ type TokenInfo struct {
 type Tokens struct {
 	trustDomain, path string
 
-	mu     sync.Mutex             // guards tokens and the file
-	tokens map[string]tokenRecord // by name
+	mu      sync.Mutex             // guards what follows and the file
+	tokens  map[string]tokenRecord // by name
+	revoked map[string]time.Time   // when, by name
 }
 
 // OpenTokens loads the store of the trust domain's tokens from dir, made if needed.
@@ -86,7 +87,7 @@ func (s *Tokens) Create(spec TokenSpec, root Fingerprint) (JoinToken, TokenInfo,
 		return "", TokenInfo{}, fmt.Errorf("create join token: %w: there are %d already; revoke some (heddle token revoke)", ErrFull, len(next))
 	}
 	next[record.Name] = record
-	if err := s.store(next); err != nil {
+	if err := s.store(next, s.revoked); err != nil {
 		return "", TokenInfo{}, fmt.Errorf("create join token: %w", err)
 	}
 	return parts.token(), record.TokenInfo, nil
@@ -106,49 +107,34 @@ func (s *Tokens) List() []TokenInfo {
 	return infos
 }
 
-// Revoke removes a token. SVIDs got with it live on until they expire.
-func (s *Tokens) Revoke(name string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.tokens[name]; !ok {
-		return fmt.Errorf("revoke join token %q: %w", name, ErrNoToken)
-	}
-	next := maps.Clone(s.tokens)
-	delete(next, name)
-	if err := s.store(next); err != nil {
-		return fmt.Errorf("revoke join token %s: %w", name, err)
-	}
-	return nil
-}
-
 // Attest is the [Attestor] for join tokens. A single-use token is spent once Attest has
 // accepted it, even if what follows goes wrong.
-func (s *Tokens) Attest(_ context.Context, e Evidence) (spiffeid.ID, error) {
+func (s *Tokens) Attest(_ context.Context, e Evidence) (Attested, error) {
 	if e.Token == "" {
-		return spiffeid.ID{}, ErrNotMine
+		return Attested{}, ErrNotMine
 	}
 	parts, err := e.Token.parse()
 	if err != nil {
-		return spiffeid.ID{}, fmt.Errorf("%w: %v", ErrUnauthenticated, err)
+		return Attested{}, fmt.Errorf("%w: %v", ErrUnauthenticated, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	record, known := s.tokens[parts.keyID]
 	hash := parts.hash()
 	if match := subtle.ConstantTimeCompare(hash[:], record.hash[:]); !known || match != 1 {
-		return spiffeid.ID{}, fmt.Errorf("%w: join token %s is unknown, revoked or used up; make a new one with heddle token create", ErrUnauthenticated, parts.keyID)
+		return Attested{}, fmt.Errorf("%w: join token %s is unknown, revoked or used up; make a new one with heddle token create", ErrUnauthenticated, parts.keyID)
 	}
 	if err := record.permits(e, time.Now()); err != nil {
-		return spiffeid.ID{}, err
+		return Attested{}, err
 	}
 	if record.SingleUse {
 		next := maps.Clone(s.tokens)
 		delete(next, record.Name)
-		if err := s.store(next); err != nil {
-			return spiffeid.ID{}, fmt.Errorf("spend join token %s: %w", record.Name, err)
+		if err := s.store(next, s.revoked); err != nil {
+			return Attested{}, fmt.Errorf("spend join token %s: %w", record.Name, err)
 		}
 	}
-	return record.ID, nil
+	return Attested{record.ID, record.Name}, nil
 }
 
 // permits checks the conditions of a token whose secret was right.

@@ -75,15 +75,15 @@ func TestTokenConditions(t *testing.T) {
 			if tc.change != nil {
 				tc.evidence.Token = tc.change(tc.evidence.Token)
 			}
-			id, err := tokens.Attest(t.Context(), tc.evidence)
+			who, err := tokens.Attest(t.Context(), tc.evidence)
 			if tc.kind == nil {
-				if err != nil || id != api {
-					t.Errorf("Attest = %v, %v", id, err)
+				if err != nil || who != (Attested{api, tc.evidence.Token.Name()}) {
+					t.Errorf("Attest = %v, %v", who, err)
 				}
 				return
 			}
-			if !errors.Is(err, tc.kind) || !strings.Contains(err.Error(), tc.want) || !id.IsZero() {
-				t.Errorf("Attest = %v, %v; want %v with %q", id, err, tc.kind, tc.want)
+			if !errors.Is(err, tc.kind) || !strings.Contains(err.Error(), tc.want) || who != (Attested{}) {
+				t.Errorf("Attest = %v, %v; want %v with %q", who, err, tc.kind, tc.want)
 			}
 		})
 	}
@@ -198,6 +198,7 @@ func TestTokensFileOfOthersIsRefused(t *testing.T) {
 func FuzzToken(f *testing.F) {
 	f.Add(newTokenParts(Fingerprint{}).token().Reveal())
 	f.Add("heddle1...")
+	f.Add(strings.Replace(newTokenParts(Fingerprint{}).token().Reveal(), "AAAA", "AA\nAA", 1))
 	f.Fuzz(func(t *testing.T, text string) {
 		token, err := ParseJoinToken(text)
 		if err != nil {
@@ -218,14 +219,20 @@ func FuzzTokensFile(f *testing.F) {
 	}
 	f.Add(data)
 	f.Add([]byte(`{"tokens":[{"name":"00"}]}`))
+	f.Add([]byte(`{"tokens":[],"revoked":[{"name":"0123456789abcdef","at":"2026-01-02T03:04:05Z"}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		records, err := parseTokens(data, "shop.example")
+		records, revoked, err := parseTokens(data, "shop.example")
 		if err != nil {
 			return
 		}
 		for name, r := range records {
 			if r.ID.TrustDomain() != "shop.example" || r.Name != name {
 				t.Fatalf("took %+v", r.TokenInfo)
+			}
+		}
+		for name := range revoked {
+			if !isTokenName(name) {
+				t.Fatalf("took a revoked %q", name)
 			}
 		}
 	})

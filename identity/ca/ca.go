@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -17,11 +18,12 @@ import (
 
 // Config says how long certificates live. Start from DefaultConfig.
 type Config struct {
-	TrustDomain     string        // name of the trust domain, as "shop.example"; required
-	SVIDTTL         time.Duration // life of a workload's certificate
-	IntermediateTTL time.Duration // life of the intermediate; replaced at half of it
-	RootTTL         time.Duration // life of a root made from now on
-	Log             *slog.Logger  // nil: no log
+	TrustDomain     string           // name of the trust domain, as "shop.example"; required
+	SVIDTTL         time.Duration    // life of a workload's certificate
+	IntermediateTTL time.Duration    // life of the intermediate; replaced at half of it
+	RootTTL         time.Duration    // life of a root made from now on
+	Log             *slog.Logger     // nil: no log
+	Now             func() time.Time // the machine's clock; nil: time.Now
 }
 
 // DefaultConfig has every default with its reason.
@@ -29,7 +31,7 @@ func DefaultConfig() Config {
 	return Config{
 		SVIDTTL:         time.Hour,                 // half of it is how long a dead control plane is tolerated
 		IntermediateTTL: 7 * 24 * time.Hour,        // a leaked one is useless after a week
-		RootTTL:         10 * 365 * 24 * time.Hour, // rotated by hand; heddle check warns long before
+		RootTTL:         10 * 365 * 24 * time.Hour, // rotated by heddle ca rotate; heddle check warns long before
 	}
 }
 
@@ -70,8 +72,17 @@ type authority struct {
 	root         *keyPair
 	next         *keyPair // prepared successor of root, or nil
 	old          []oldRoot
+	links        []*x509.Certificate // see linkFile
 	intermediate *keyPair
-	bundle       *x509bundle.Bundle
+
+	// Of one that somebody else issues: it has no key of the root.
+	issued bool
+	more   []*x509.Certificate // roots beside root
+	above  []*x509.Certificate // between the intermediate and a root
+	// What signs from pendingAt on, or nil.
+	pending   *Issued
+	pendingAt time.Time
+	bundle    *x509bundle.Bundle
 }
 
 // Open loads the authority of the trust domain from dir, or makes it: directory 0700,
@@ -81,9 +92,7 @@ func Open(dir string, config Config) (*CA, error) {
 	if err := config.Validate(); err != nil {
 		return nil, fmt.Errorf("open certificate authority: %w", err)
 	}
-	if config.Log == nil {
-		config.Log = slog.New(slog.DiscardHandler)
-	}
+	config = config.withDefaults()
 	if err := statefile.MkdirAll(dir); err != nil {
 		return nil, fmt.Errorf("open certificate authority: %w", err)
 	}
@@ -109,6 +118,9 @@ func (c *CA) SVIDTTL() time.Duration { return c.config.SVIDTTL }
 // then one that is prepared, then those whose SVIDs may still be alive.
 func (c *CA) Bundle() *x509bundle.Bundle { return c.current.Load().bundle.Clone() }
 
+// Root is the root that signs.
+func (c *CA) Root() *x509.Certificate { return c.current.Load().root.cert }
+
 // GetX509BundleForTrustDomain implements [x509bundle.Source].
 func (c *CA) GetX509BundleForTrustDomain(td gospiffe.TrustDomain) (*x509bundle.Bundle, error) {
 	return c.current.Load().bundle.GetX509BundleForTrustDomain(td)
@@ -122,12 +134,13 @@ func (c *CA) path(name string) string { return filepath.Join(c.dir, name) }
 // Expiry says when the parts of the authority end.
 type Expiry struct {
 	RootCreated, Root, Intermediate time.Time
+	Issued                          bool // by somebody else, who renews them
 }
 
 // Expiry reports the ends of the certificates that sign now.
 func (c *CA) Expiry() Expiry {
 	a := c.current.Load()
-	return Expiry{RootCreated: a.root.cert.NotBefore, Root: a.root.cert.NotAfter, Intermediate: a.intermediate.cert.NotAfter}
+	return Expiry{RootCreated: a.root.cert.NotBefore, Root: a.root.cert.NotAfter, Intermediate: a.intermediate.cert.NotAfter, Issued: a.issued}
 }
 
 // Warning is a sentence for the operator when a tenth or less of the root's life is

@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -17,7 +18,7 @@ import (
 // struct that holds one shows an address; and it redacts itself.
 type keyPair struct {
 	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	key  crypto.Signer // nil where only the certificate is ours
 }
 
 func (p *keyPair) Format(f fmt.State, _ rune) { fmt.Fprint(f, "keyPair(redacted)") }
@@ -45,7 +46,7 @@ func newAuthority(trustDomain, name string, start, end time.Time, parent *keyPai
 		signer = parent
 		template.MaxPathLen, template.MaxPathLenZero = 0, true
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, signer.cert, &key.PublicKey, signer.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, signer.cert, key.Public(), signer.key)
 	if err != nil {
 		return nil, fmt.Errorf("sign %s certificate: %w", name, err)
 	}

@@ -19,8 +19,8 @@ const (
 	nextFile = "root-next.pem" // certificate and key that will sign after ActivateRoot
 	oldFile  = "root-old.pem"  // certificates that signed before; their keys are gone
 
-	maxRootFile = 64 << 10 // bytes; a root and its key are about 1 KiB
-	clockSkew   = time.Minute
+	maxRootFile = 64 << 10         // bytes; a root and its key are about 1 KiB
+	clockSkew   = 10 * time.Minute // clocks of machines are this far apart at most; twice what Kerberos allows (RFC 4120, 8.2)
 )
 
 // oldRoot is a root that signs no more, but whose SVIDs may be alive.
@@ -32,33 +32,56 @@ type oldRoot struct {
 // load reads all root files, makes the first root if there is none, and publishes the
 // result with a fresh intermediate. c.mu is held.
 func (c *CA) load() error {
-	now := time.Now()
-	root, err := c.readPair(rootFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		root, err = c.createRoot(rootFile, now)
-	}
+	now := c.config.Now()
+	files, err := ReadFiles(c.dir)
 	if err != nil {
 		return err
 	}
-	if now.After(root.cert.NotAfter) {
+	if files[rootFile] == nil {
+		if _, err := c.createRoot(rootFile, now); err != nil {
+			return err
+		}
+		if files, err = ReadFiles(c.dir); err != nil {
+			return err
+		}
+	}
+	a, err := c.parse(files, c.path)
+	if err != nil {
+		return err
+	}
+	if now.After(a.root.cert.NotAfter) {
 		return fmt.Errorf("root certificate %s expired on %s; move it away to make a new trust root (every workload must then attest again)",
-			c.path(rootFile), root.cert.NotAfter.Format(time.DateTime))
+			c.path(rootFile), a.root.cert.NotAfter.Format(time.DateTime))
 	}
-	next, err := c.readPair(nextFile)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	return c.publish(a, now)
+}
+
+// parse reads the files of an authority, which errors call by where.
+func (c *CA) parse(files Files, where func(name string) string) (a *authority, err error) {
+	a = new(authority)
+	if a.root, err = c.parsePair(where(rootFile), files[rootFile]); err != nil {
+		return nil, err
 	}
-	old, err := c.readOld()
-	if err != nil {
-		return err
+	if data, ok := files[nextFile]; ok {
+		if a.next, err = c.parsePair(where(nextFile), data); err != nil {
+			return nil, err
+		}
 	}
-	return c.publish(&authority{root: root, next: next, old: old}, now)
+	if a.old, err = parseOldRoots(files[oldFile]); err != nil {
+		return nil, fmt.Errorf("read former roots %s: %w", where(oldFile), err)
+	}
+	if a.links, err = parseLinks(files[linkFile]); err != nil {
+		return nil, fmt.Errorf("read links of roots %s: %w", where(linkFile), err)
+	}
+	return a, nil
 }
 
 // publish gives a a new intermediate and its bundle, and makes it current. c.mu is held.
 func (c *CA) publish(a *authority, now time.Time) error {
-	if err := c.renewIntermediate(a, now); err != nil {
-		return err
+	if !a.issued {
+		if err := c.renewIntermediate(a, now); err != nil {
+			return err
+		}
 	}
 	a.bundle = x509bundle.FromX509Authorities(c.trustDomain, a.roots())
 	if before := c.current.Load(); before != nil && before.bundle.Equal(a.bundle) {
@@ -83,7 +106,7 @@ func (c *CA) renewIntermediate(a *authority, now time.Time) error {
 
 // roots lists each root once, the signing one first.
 func (a *authority) roots() []*x509.Certificate {
-	roots := []*x509.Certificate{a.root.cert}
+	roots := append([]*x509.Certificate{a.root.cert}, a.more...)
 	if a.next != nil {
 		roots = append(roots, a.next.cert)
 	}
@@ -111,38 +134,19 @@ func (c *CA) createRoot(file string, now time.Time) (*keyPair, error) {
 	return root, nil
 }
 
-func (c *CA) readPair(file string) (*keyPair, error) {
-	data, err := statefile.Read(c.path(file), maxRootFile)
-	if err != nil {
-		return nil, err
-	}
+func (c *CA) parsePair(path string, data []byte) (*keyPair, error) {
 	pair, err := parseKeyPair(data)
 	if err != nil {
-		return nil, fmt.Errorf("read root %s: %w", c.path(file), err)
+		return nil, fmt.Errorf("read root %s: %w", path, err)
 	}
 	if uris := pair.cert.URIs; len(uris) != 1 || uris[0].String() != c.trustDomain.IDString() {
 		return nil, fmt.Errorf("read root %s: it is of trust domain %v, not %s; give another directory or the right trust domain",
-			c.path(file), uris, c.trustDomain.IDString())
+			path, uris, c.trustDomain.IDString())
 	}
 	return pair, nil
 }
 
 const replacedHeader = "Replaced" // PEM header with the RFC 3339 time of ActivateRoot
-
-func (c *CA) readOld() ([]oldRoot, error) {
-	data, err := statefile.Read(c.path(oldFile), maxRootFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	old, err := parseOldRoots(data)
-	if err != nil {
-		return nil, fmt.Errorf("read former roots %s: %w", c.path(oldFile), err)
-	}
-	return old, nil
-}
 
 func parseOldRoots(data []byte) ([]oldRoot, error) {
 	var old []oldRoot

@@ -3,6 +3,7 @@ package ca
 import (
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"fmt"
 	"net/url"
 	"time"
@@ -11,7 +12,7 @@ import (
 )
 
 // Sign issues an X.509-SVID for the key of csr to id and returns the chain: the leaf,
-// then the intermediate. The caller has established that the requester is id.
+// then the intermediate and what is above it. The caller has established that the requester is id.
 //
 // Of the request only the key counts: URI names in it must all equal id (else
 // ErrIdentity), everything else it asks for is ignored. The leaf has what the X509-SVID
@@ -19,18 +20,27 @@ import (
 // It starts a little in the past, for machines whose clocks are behind, and ends after
 // the SVID TTL and never after the intermediate.
 func (c *CA) Sign(csr *x509.CertificateRequest, id spiffeid.ID) ([]*x509.Certificate, error) {
+	return c.SignFor(csr, id, "")
+}
+
+// SignFor is Sign with a public note of what the requester's proof goes back to, such as
+// the name of a join token. It is the serialNumber (X.520) of the leaf's subject, which is
+// empty otherwise.
+func (c *CA) SignFor(csr *x509.CertificateRequest, id spiffeid.ID, origin string) ([]*x509.Certificate, error) {
 	if id.IsZero() || id.TrustDomain() != c.config.TrustDomain {
 		return nil, fmt.Errorf("%w: %q is not of trust domain %s", ErrIdentity, id, c.config.TrustDomain)
 	}
 	if err := checkCSR(csr, id); err != nil {
 		return nil, err
 	}
-	now := time.Now()
-	issuer, err := c.issuer(now)
+	now := c.config.Now()
+	a, err := c.issuer(now)
 	if err != nil {
 		return nil, fmt.Errorf("sign SVID of %s: %w", id, err)
 	}
+	issuer := a.intermediate
 	template := &x509.Certificate{
+		Subject:               pkix.Name{SerialNumber: origin},
 		URIs:                  []*url.URL{{Scheme: "spiffe", Host: id.TrustDomain(), Path: "/ns/" + id.Namespace() + "/sa/" + id.ServiceAccount()}},
 		NotBefore:             now.Add(-clockSkew),
 		NotAfter:              earlier(now.Add(c.config.SVIDTTL), issuer.cert.NotAfter),
@@ -46,28 +56,32 @@ func (c *CA) Sign(csr *x509.CertificateRequest, id spiffeid.ID) ([]*x509.Certifi
 	if err != nil {
 		return nil, fmt.Errorf("parse new SVID of %s: %w", id, err)
 	}
-	return []*x509.Certificate{leaf, issuer.cert}, nil
+	return append([]*x509.Certificate{leaf, issuer.cert}, a.above...), nil
 }
 
-// issuer returns the intermediate, a new one when half of the old one's life is over.
-// SVIDs of the old one stay valid: each carries its own chain.
-func (c *CA) issuer(now time.Time) (*keyPair, error) {
-	if a := c.current.Load(); !c.stale(a, now) {
-		return a.intermediate, nil
+// issuer returns the authority with its intermediate, a new one when half of the old one's
+// life is over. SVIDs of the old one stay valid: each carries its own chain.
+func (c *CA) issuer(now time.Time) (*authority, error) {
+	a := c.current.Load()
+	if a.issued {
+		return c.issuedIssuer(now)
+	}
+	if !c.stale(a, now) {
+		return a, nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	a := *c.current.Load()
-	if !c.stale(&a, now) {
-		return a.intermediate, nil
+	next := *c.current.Load()
+	if !c.stale(&next, now) {
+		return &next, nil
 	}
-	if !now.Before(a.root.cert.NotAfter) {
-		return nil, fmt.Errorf("the root certificate expired on %s", a.root.cert.NotAfter.Format(time.DateTime))
+	if !now.Before(next.root.cert.NotAfter) {
+		return nil, fmt.Errorf("the root certificate expired on %s", next.root.cert.NotAfter.Format(time.DateTime))
 	}
-	if err := c.publish(&a, now); err != nil {
+	if err := c.publish(&next, now); err != nil {
 		return nil, err
 	}
-	return a.intermediate, nil
+	return &next, nil
 }
 
 func (c *CA) stale(a *authority, now time.Time) bool {

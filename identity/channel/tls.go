@@ -1,12 +1,14 @@
 package channel
 
 import (
+	"bytes"
 	"crypto/sha256"
-	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	gospiffe "github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -95,9 +97,9 @@ func Client(svid x509svid.Source, bundle x509bundle.Source, server spiffeid.ID) 
 	return config, nil
 }
 
-// PinnedClient configures a client that knows the fingerprint of the root only, as from
-// a join token. It takes exactly server for the other end, under that root.
-func PinnedClient(root attest.Fingerprint, server spiffeid.ID) (*tls.Config, error) {
+// PinnedClient configures a client that knows fingerprints of roots only, as from a join
+// token. It takes exactly server for the other end, under one of these roots.
+func PinnedClient(server spiffeid.ID, roots ...attest.Fingerprint) (*tls.Config, error) {
 	want, err := gospiffe.FromString(server.String())
 	if err != nil {
 		return nil, fmt.Errorf("server identity: %w", err)
@@ -106,23 +108,50 @@ func PinnedClient(root attest.Fingerprint, server spiffeid.ID) (*tls.Config, err
 		MinVersion:         tls.VersionTLS13,
 		InsecureSkipVerify: true, // VerifyConnection does it: by pin and SPIFFE ID, not by host name
 		VerifyConnection: func(state tls.ConnectionState) error {
-			return verifyPinned(state.PeerCertificates, root, want)
+			return verifyPinned(state.PeerCertificates, roots, want)
 		},
 	}, nil
 }
 
-func verifyPinned(chain []*x509.Certificate, root attest.Fingerprint, want gospiffe.ID) error {
+func verifyPinned(chain []*x509.Certificate, roots []attest.Fingerprint, want gospiffe.ID) error {
+	var errs []error
 	for _, cert := range chain {
-		fingerprint := FingerprintOf(cert)
-		if subtle.ConstantTimeCompare(fingerprint[:], root[:]) != 1 {
+		if !slices.Contains(roots, FingerprintOf(cert)) {
 			continue
 		}
-		bundle := x509bundle.FromX509Authorities(want.TrustDomain(), []*x509.Certificate{cert})
-		id, verified, err := x509svid.Verify(chain, bundle)
-		if err != nil {
-			return fmt.Errorf("control plane's certificate: %w", err)
+		for _, anchor := range successors(cert, chain, time.Now()) {
+			bundle := x509bundle.FromX509Authorities(want.TrustDomain(), []*x509.Certificate{anchor})
+			id, verified, err := x509svid.Verify(chain, bundle)
+			if err == nil {
+				return tlsconfig.AuthorizeID(want)(id, verified)
+			}
+			errs = append(errs, err)
 		}
-		return tlsconfig.AuthorizeID(want)(id, verified)
 	}
-	return errors.New("the control plane does not have the root that the join token names: it is another control plane, or its root was rotated since; make a new token with heddle token create")
+	if len(errs) > 0 { // all say the same, of one root or another
+		return fmt.Errorf("control plane's certificate: %w", errs[0])
+	}
+	return errors.New("the control plane does not have the root by which it was to be recognised: it is another control plane, or its root was rotated since; make a new join token with heddle token create, or on Kubernetes a new pod")
+}
+
+// maxPinnedChain bounds what a stranger can make us verify.
+const maxPinnedChain = 16
+
+// successors are a root and those that a chain shows to have come after it: the former has
+// signed the key of each next one, under the same name (identity/ca, links).
+func successors(root *x509.Certificate, chain []*x509.Certificate, now time.Time) []*x509.Certificate {
+	out := []*x509.Certificate{root}
+	if len(chain) > maxPinnedChain {
+		return out
+	}
+	for i := 0; i < len(out); i++ {
+		for _, cert := range chain {
+			link := bytes.Equal(cert.RawSubject, cert.RawIssuer) && bytes.Equal(cert.RawSubject, out[i].RawSubject)
+			valid := !now.Before(cert.NotBefore) && !now.After(cert.NotAfter)
+			if link && valid && !slices.Contains(out, cert) && cert.CheckSignatureFrom(out[i]) == nil {
+				out = append(out, cert)
+			}
+		}
+	}
+	return out
 }

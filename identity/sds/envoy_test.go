@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/heddle-mesh/heddle/identity/agent"
 	"github.com/heddle-mesh/heddle/identity/attest"
+	"github.com/heddle-mesh/heddle/identity/ca"
 	"github.com/heddle-mesh/heddle/identity/channel"
 	"github.com/heddle-mesh/heddle/identity/internal/identitytest"
 	"github.com/heddle-mesh/heddle/identity/sds"
@@ -87,6 +89,55 @@ func TestEnvoyRotatesWithoutDroppingAnything(t *testing.T) {
 	}
 }
 
+// TestClockSkew: a control plane whose clock is five minutes behind or ahead gives agents
+// and Envoys certificates that they take at once, and replaces them in time. How far is too
+// far shows that the clocks matter.
+func TestClockSkew(t *testing.T) {
+	envoy := partstest.Envoy(t)
+	for _, skew := range []time.Duration{-5 * time.Minute, 5 * time.Minute} {
+		t.Run(skew.String(), func(t *testing.T) {
+			dir, err := os.MkdirTemp("", "sds") // short, for the limit on socket paths
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { os.RemoveAll(dir) })
+			cp := identitytest.New(t, dir, clockOf(skew))
+			cp.Start()
+			a := startAgent(t, cp, filepath.Join(dir, "agent"))
+			serveSDS(t, a, filepath.Join(dir, "sds.sock"))
+			listener := filepath.Join(dir, "tls.sock")
+			startEnvoy(t, envoy, fmt.Sprintf(bootstrap, listener, "DELTA_GRPC", filepath.Join(dir, "sds.sock")))
+			l := load{t: t, agent: a, socket: listener}
+			l.waitUntilUp()
+			if pause := time.Until(a.Status().RenewAt); pause > ca.DefaultConfig().SVIDTTL+skew {
+				t.Errorf("the SVID is renewed in %s", pause)
+			}
+		})
+	}
+	t.Run("too far", func(t *testing.T) {
+		cp := identitytest.New(t, t.TempDir(), clockOf(20*time.Minute))
+		cp.Start()
+		id := identitytest.ID(t, "api")
+		a, err := agent.New(agent.Config{ID: id, Dir: filepath.Join(t.TempDir(), "agent"), Address: "cp", Token: cp.Token(id), DialContext: cp.DialContext})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- a.Run(ctx) }()
+		defer func() { cancel(); <-done }()
+		eventually, stop := context.WithTimeout(ctx, 5*time.Second)
+		defer stop()
+		if err := a.Ready(eventually); err == nil || !strings.Contains(err.Error(), "compare the clocks") {
+			t.Errorf("with a certificate of the future: %v", err)
+		}
+	})
+}
+
+func clockOf(skew time.Duration) func(*ca.Config) {
+	return func(c *ca.Config) { c.Now = func() time.Time { return time.Now().Add(skew) } }
+}
+
 func startAgent(t *testing.T, cp *identitytest.ControlPlane, dir string) *agent.Agent {
 	t.Helper()
 	id := identitytest.ID(t, "api")
@@ -98,7 +149,9 @@ func startAgent(t *testing.T, cp *identitytest.ControlPlane, dir string) *agent.
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
-	if err := a.Ready(t.Context()); err != nil {
+	patience, stop := context.WithTimeout(ctx, 30*time.Second)
+	defer stop()
+	if err := a.Ready(patience); err != nil {
 		t.Fatal(err)
 	}
 	return a

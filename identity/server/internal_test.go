@@ -2,12 +2,15 @@ package server
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -60,19 +63,26 @@ func TestLimiter(t *testing.T) {
 	})
 }
 
+// newOwnSVID gives the SVID of a control plane with a new root in dir.
+func newOwnSVID(t *testing.T, dir string) (*ca.CA, *OwnSVID) {
+	t.Helper()
+	config := ca.DefaultConfig()
+	config.TrustDomain = "shop.example"
+	authority, err := ca.Open(dir+"/ca", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := NewOwnSVID(authority)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return authority, own
+}
+
 func TestOwnSVIDIsRenewedAtHalfLife(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		config := ca.DefaultConfig()
-		config.TrustDomain = "shop.example"
-		authority, err := ca.Open(dir+"/ca", config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		own, err := NewOwnSVID(authority)
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, own := newOwnSVID(t, dir)
 		first, _ := own.GetX509SVID()
 		time.Sleep(29 * time.Minute)
 		if again, _ := own.GetX509SVID(); again != first {
@@ -85,6 +95,34 @@ func TestOwnSVIDIsRenewedAtHalfLife(t *testing.T) {
 		}
 		if out := fmt.Sprintf("%v %+v %#v", own, own, own); strings.Contains(out, "PrivateKey") || len(out) > 300 {
 			t.Errorf("prints %s", out)
+		}
+	})
+}
+
+// TestOwnSVIDOfTheRootThatSigns: who is given the new root only, as a pod that is made then,
+// can verify the control plane from the moment that root signs.
+func TestOwnSVIDOfTheRootThatSigns(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		authority, own := newOwnSVID(t, dir)
+		if err := authority.PrepareRoot(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		before, _ := own.GetX509SVID() // fresh, and of the former root
+		if err := authority.ActivateRoot(); err != nil {
+			t.Fatal(err)
+		}
+		after, err := own.GetX509SVID()
+		if err != nil {
+			t.Fatal(err)
+		}
+		only := x509bundle.FromX509Authorities(authority.TrustDomain(), []*x509.Certificate{authority.Root()})
+		if _, _, err := x509svid.Verify(before.Certificates, only); err == nil {
+			t.Error("the SVID from before is of the new root")
+		}
+		if _, _, err := x509svid.Verify(after.Certificates, only); err != nil {
+			t.Errorf("the SVID from after: %v", err)
 		}
 	})
 }

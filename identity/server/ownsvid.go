@@ -19,13 +19,15 @@ import (
 
 // OwnSVID is the control plane's own identity, issued by its own CA. It implements
 // [x509svid.Source] and renews the SVID, with a new key, when it is asked for after half
-// of its life.
+// of its life, or after another root began to sign. Servers send that root along, and who
+// knows only that one could not verify an SVID of the former.
 type OwnSVID struct {
 	ca *ca.CA
 	id spiffeid.ID
 
-	mu      sync.Mutex // guards svid and renewAt
+	mu      sync.Mutex // guards what follows
 	svid    *x509svid.SVID
+	root    *x509.Certificate // that signed when svid was made
 	renewAt time.Time
 }
 
@@ -50,8 +52,8 @@ func (o *OwnSVID) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "own SVID of %s",
 func (o *OwnSVID) GetX509SVID() (*x509svid.SVID, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	now := time.Now()
-	if now.Before(o.renewAt) {
+	now, root := time.Now(), o.ca.Root()
+	if now.Before(o.renewAt) && root.Equal(o.root) {
 		return o.svid, nil
 	}
 	svid, err := o.issue()
@@ -61,7 +63,7 @@ func (o *OwnSVID) GetX509SVID() (*x509svid.SVID, error) {
 		}
 		return nil, err
 	}
-	o.svid, o.renewAt = svid, now.Add(svid.Certificates[0].NotAfter.Sub(now)/2)
+	o.svid, o.root, o.renewAt = svid, root, now.Add(svid.Certificates[0].NotAfter.Sub(now)/2)
 	return svid, nil
 }
 
@@ -86,5 +88,6 @@ func (o *OwnSVID) issue() (*x509svid.SVID, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &x509svid.SVID{ID: id, Certificates: chain, PrivateKey: key}, nil
+	// By the links clients find us that were given a root of former days.
+	return &x509svid.SVID{ID: id, Certificates: append(chain, o.ca.Links()...), PrivateKey: key}, nil
 }

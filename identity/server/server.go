@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,7 +10,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/keepalive"
 
 	identityv1 "github.com/heddle-mesh/heddle/identity/api"
 	"github.com/heddle-mesh/heddle/identity/attest"
@@ -23,6 +23,10 @@ type Config struct {
 	Tokens    *attest.Tokens    // required
 	Attestors []attest.Attestor // tried in order; nil: DefaultAttestors
 	Log       *slog.Logger      // nil: no log
+
+	// Rotate begins a rotation of the root; nil: CA.PrepareRoot. It is another where
+	// replicas share a root.
+	Rotate func(context.Context) error
 
 	// SignRate is how many SignSVID calls one peer (a uid, an address or an SVID) may make
 	// a second, and SignBurst how many at once. Defaults: DefaultSignRate, DefaultSignBurst.
@@ -42,6 +46,7 @@ type Server struct {
 	ca     *ca.CA
 	tokens *attest.Tokens
 	attest attest.Attestor
+	rotate func(context.Context) error
 	log    *slog.Logger
 	rate   *limiter
 	busy   chan struct{} // holds one element per SignSVID at work
@@ -50,7 +55,7 @@ type Server struct {
 
 // DefaultAttestors take a join token, else the SVID of the TLS peer.
 func DefaultAttestors(authority *ca.CA, tokens *attest.Tokens) []attest.Attestor {
-	return []attest.Attestor{tokens.Attest, attest.SVID(authority, authority.TrustDomain().Name())}
+	return []attest.Attestor{tokens.Attest, attest.SVID(authority, authority.TrustDomain().Name(), tokens)}
 }
 
 // New makes the service.
@@ -64,6 +69,9 @@ func New(config Config) (*Server, error) {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
+	if config.Rotate == nil {
+		config.Rotate = func(context.Context) error { return config.CA.PrepareRoot() }
+	}
 	if config.SignRate <= 0 {
 		config.SignRate = DefaultSignRate
 	}
@@ -74,6 +82,7 @@ func New(config Config) (*Server, error) {
 		ca:     config.CA,
 		tokens: config.Tokens,
 		attest: attest.First(config.Attestors...),
+		rotate: config.Rotate,
 		log:    config.Log,
 		rate:   newLimiter(config.SignRate, config.SignBurst),
 		busy:   make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
@@ -91,8 +100,7 @@ func TCPOptions(authority *ca.CA) ([]grpc.ServerOption, error) {
 		return nil, fmt.Errorf("control plane's SVID: %w", err)
 	}
 	td := authority.TrustDomain()
-	return append(channel.RequireSVID(authority, td, identityv1.Identity_SignSVID_FullMethodName),
-		grpc.Creds(credentials.NewTLS(channel.Server(own, authority, td))),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: authority.SVIDTTL() / 2}),
-	), nil
+	options := channel.RequireSVID(authority, td, identityv1.Identity_SignSVID_FullMethodName)
+	options = append(options, channel.ServerAlive(authority.SVIDTTL()/2)...)
+	return append(options, grpc.Creds(credentials.NewTLS(channel.Server(own, authority, td)))), nil
 }

@@ -245,7 +245,7 @@ func TestClientRefusesAnotherServer(t *testing.T) {
 	wantStatus(t, err, codes.Unavailable, "certificate")
 
 	api := identitytest.ID(t, "api")
-	config, err := channel.PinnedClient(channel.FingerprintOf(cp.CA.Bundle().X509Authorities()[0]), api)
+	config, err := channel.PinnedClient(api, channel.FingerprintOf(cp.CA.Bundle().X509Authorities()[0]))
 	if err != nil {
 		t.Fatal(err)
 	}

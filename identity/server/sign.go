@@ -21,6 +21,7 @@ import (
 func (s *Server) SignSVID(ctx context.Context, req *identityv1.SignSVIDRequest) (*identityv1.SignSVIDResponse, error) {
 	evidence := attest.FromContext(ctx)
 	evidence.Token = attest.JoinToken(req.GetJoinToken())
+	evidence.ServiceAccountToken = attest.ServiceAccountToken(req.GetServiceAccountToken())
 	from := peerName(ctx, evidence)
 	if !s.rate.allow(from) {
 		return nil, status.Errorf(codes.ResourceExhausted, "too many SVID requests from %s: wait a second and try again", from)
@@ -52,10 +53,12 @@ func (s *Server) sign(ctx context.Context, req *identityv1.SignSVIDRequest, evid
 	if err != nil {
 		return id, nil, err
 	}
-	if id, err = s.attest(ctx, evidence); err != nil {
+	who, err := s.attest(ctx, evidence)
+	if err != nil {
 		return evidence.Requested, nil, err
 	}
-	chain, err := s.ca.Sign(csr, id)
+	id = who.ID
+	chain, err := s.ca.SignFor(csr, id, who.Token)
 	if err != nil {
 		return id, nil, err
 	}

@@ -64,9 +64,9 @@ func (s *Server) RevokeToken(ctx context.Context, req *identityv1.RevokeTokenReq
 func (s *Server) checkOwner(ctx context.Context) error {
 	switch peer := attest.FromContext(ctx).Peer; {
 	case peer == nil:
-		return status.Error(codes.PermissionDenied, "join tokens are managed through the control plane's Unix socket only: run the command on its machine")
+		return status.Error(codes.PermissionDenied, "join tokens and roots are managed through the control plane's Unix socket only: run the command on its machine")
 	case peer.UID != 0 && peer.UID != s.owner:
-		return status.Error(codes.PermissionDenied, fmt.Sprintf("join tokens are managed by uid %d or root, and this process has uid %d", s.owner, peer.UID))
+		return status.Error(codes.PermissionDenied, fmt.Sprintf("join tokens and roots are managed by uid %d or root, and this process has uid %d", s.owner, peer.UID))
 	}
 	return nil
 }

@@ -32,7 +32,9 @@ type ControlPlane struct {
 	CA      *ca.CA
 	Tokens  *attest.Tokens
 	Service *server.Server
-	t       testing.TB
+	// Attest, if set, is asked who somebody is before the usual attestors are.
+	Attest attest.Attestor
+	t      testing.TB
 
 	mu       sync.Mutex // guards listener and stop
 	listener *bufconn.Listener
@@ -55,11 +57,19 @@ func New(t testing.TB, dir string, configure ...func(*ca.Config)) *ControlPlane 
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := server.New(server.Config{CA: authority, Tokens: tokens})
-	if err != nil {
+	c := &ControlPlane{CA: authority, Tokens: tokens, t: t}
+	attestors := append([]attest.Attestor{c.attest}, server.DefaultAttestors(authority, tokens)...)
+	if c.Service, err = server.New(server.Config{CA: authority, Tokens: tokens, Attestors: attestors}); err != nil {
 		t.Fatal(err)
 	}
-	return &ControlPlane{CA: authority, Tokens: tokens, Service: service, t: t}
+	return c
+}
+
+func (c *ControlPlane) attest(ctx context.Context, e attest.Evidence) (attest.Attested, error) {
+	if c.Attest == nil {
+		return attest.Attested{}, attest.ErrNotMine
+	}
+	return c.Attest(ctx, e)
 }
 
 // Start serves the TCP port until Stop or the end of the test.
