@@ -7,7 +7,7 @@ import (
 )
 
 // affected lists the owners of resources that changes may have touched: services,
-// workloads and the mesh's settings, in a fixed order. It may name too many, never too
+// workloads, gateways and the mesh's settings, in a fixed order. It may name too many, never too
 // few; FuzzIncremental holds it to that.
 func affected(before, after *mesh.Snapshot, changes []mesh.Change) []mesh.Ref {
 	a := touched{refs: map[mesh.Ref]bool{}}
@@ -29,17 +29,20 @@ func everything(snapshots ...*mesh.Snapshot) []mesh.Ref {
 	a := touched{refs: map[mesh.Ref]bool{}}
 	for _, s := range snapshots {
 		a.refs[s.Config.Ref] = true
-		for _, svc := range s.Services.All() {
-			a.refs[svc.Ref] = true
-		}
-		for _, w := range s.Workloads.All() {
-			a.refs[w.Ref] = true
-		}
+		markAll(a, s.Services)
+		markAll(a, s.Workloads)
+		markAll(a, s.Gateways)
 	}
 	return a.sorted()
 }
 
 type touched struct{ refs map[mesh.Ref]bool }
+
+func markAll[O mesh.Object](t touched, table mesh.Table[O]) {
+	for _, o := range table.All() {
+		t.refs[o.Header().Ref] = true
+	}
+}
 
 func (t touched) sorted() []mesh.Ref {
 	out := make([]mesh.Ref, 0, len(t.refs))
@@ -62,6 +65,12 @@ func (t touched) workloads(ws []*mesh.Workload) {
 	}
 }
 
+func (t touched) gateways(names []mesh.Name) {
+	for _, n := range names {
+		t.refs[mesh.Ref{Kind: mesh.KindGateway, Name: n}] = true
+	}
+}
+
 // object marks what depends on o as it is in s.
 func (t touched) object(s *mesh.Snapshot, o mesh.Object) {
 	switch o := o.(type) {
@@ -71,26 +80,42 @@ func (t touched) object(s *mesh.Snapshot, o mesh.Object) {
 		for _, r := range s.RoutesTo(o.Name) {
 			t.services(r.ParentServices()) // its backends exist, or no more
 		}
-		t.explicit(s, o.Name)
+		t.workloads(s.CallersOf(o.Name)) // their listeners speak the protocol of its ports
+		t.gateways(s.GatewaysOf(o.Ref))  // its port has that number, or none
+		t.instances(s, o)
+	case *mesh.EndpointSlice:
+		if svc, ok := s.Services.Lookup(o.ServiceName()); ok {
+			t.refs[svc.Ref] = true
+			t.instances(s, svc)
+		}
+		for _, n := range o.Workloads() { // it says what leads to their ports
+			if w, ok := s.Workloads.Lookup(n); ok {
+				t.refs[w.Ref] = true
+			}
+		}
 	case *mesh.Workload:
 		t.refs[o.Ref] = true
 		for _, svc := range s.ServicesOf(o) {
 			t.refs[svc.Ref] = true
+			t.instances(s, svc)
 		}
 	case *mesh.Route:
 		t.services(o.ParentServices())
 	case *mesh.AuthorizationPolicy:
 		t.policy(s, o)
+	case *mesh.Gateway:
+		t.refs[o.Ref] = true
+	case *mesh.Ingress:
+		t.gateways([]mesh.Name{o.Gateway})
+	case *mesh.Certificate:
+		t.gateways(s.GatewaysOf(o.Ref))
 	}
 }
 
-// explicit marks the workloads that name the service as an upstream: their listeners
-// speak the protocol of its port.
-func (t touched) explicit(s *mesh.Snapshot, service mesh.Name) {
-	for _, w := range s.Workloads.All() {
-		if slices.ContainsFunc(w.Upstreams, func(u mesh.Upstream) bool { return u.Service == service }) {
-			t.refs[w.Ref] = true
-		}
+// instances marks the capture listener, which knows the addresses of headless pods.
+func (t touched) instances(s *mesh.Snapshot, svc *mesh.Service) {
+	if svc.Headless && svc.Sliced {
+		t.refs[s.Config.Ref] = true
 	}
 }
 

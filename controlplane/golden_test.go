@@ -94,7 +94,9 @@ func files(t *testing.T, cache *xds.Cache, comment []byte) []txtar.File {
 		{"endpoints.json", translate.EndpointsType},
 		{"listeners.json", translate.ListenerType},
 		{"routes.json", translate.RoutesType},
+		{"secrets.json", translate.SecretType},
 		{"hosts.json", translate.HostType},
+		{"runtime.json", translate.RuntimeType},
 	} {
 		_, only, limited := bytes.Cut(comment, []byte("\nShown:"))
 		if len(byType[of.typ]) == 0 || limited && !bytes.Contains(only, []byte(of.name)) {

@@ -97,23 +97,15 @@ func rebuild(t *testing.T, s *mesh.Snapshot) map[string]string {
 }
 
 func all(s *mesh.Snapshot) []mesh.Change {
-	changes := []mesh.Change{mesh.Set(s.Config)}
-	for _, o := range s.Services.All() {
-		changes = append(changes, mesh.Set(o))
+	return slices.Concat([]mesh.Change{mesh.Set(s.Config)}, sets(s.Services), sets(s.Slices), sets(s.Workloads),
+		sets(s.HTTPRoutes), sets(s.GRPCRoutes), sets(s.Policies), sets(s.Gateways), sets(s.Ingresses), sets(s.Certificates))
+}
+
+func sets[O mesh.Object](table mesh.Table[O]) (out []mesh.Change) {
+	for _, o := range table.All() {
+		out = append(out, mesh.Set(o))
 	}
-	for _, o := range s.Workloads.All() {
-		changes = append(changes, mesh.Set(o))
-	}
-	for _, o := range s.HTTPRoutes.All() {
-		changes = append(changes, mesh.Set(o))
-	}
-	for _, o := range s.GRPCRoutes.All() {
-		changes = append(changes, mesh.Set(o))
-	}
-	for _, o := range s.Policies.All() {
-		changes = append(changes, mesh.Set(o))
-	}
-	return changes
+	return out
 }
 
 func describe(changes []mesh.Change) []string {
@@ -141,7 +133,7 @@ func (r changer) changes() []mesh.Change {
 
 func (r changer) change() mesh.Change {
 	var o mesh.Object
-	switch r.IntN(10) {
+	switch r.IntN(17) {
 	case 0, 1:
 		o = r.service(fmt.Sprintf("s%d", r.IntN(4)))
 	case 2, 3, 4:
@@ -150,6 +142,14 @@ func (r changer) change() mesh.Change {
 		o = r.route(fmt.Sprintf("r%d", r.IntN(3)))
 	case 7, 8:
 		o = r.policy(fmt.Sprintf("p%d", r.IntN(3)))
+	case 9, 10, 11:
+		o = r.slice(fmt.Sprintf("e%d", r.IntN(5)))
+	case 12:
+		o = &mesh.Gateway{Meta: r.meta(mesh.KindGateway, "g")}
+	case 13, 14:
+		o = r.ingress(fmt.Sprintf("i%d", r.IntN(3)))
+	case 15:
+		o = r.certificate(fmt.Sprintf("c%d", r.IntN(2)))
 	default:
 		config := mesh.DefaultMeshConfig()
 		config.Generation = r.Int64N(9)
@@ -184,6 +184,9 @@ func (r changer) service(name string) *mesh.Service {
 		last := name[len(name)-1] - '0'
 		s.VirtualIPs = []netip.Addr{netip.AddrFrom4([4]byte{100, 96, 0, last}), netip.MustParseAddr(fmt.Sprintf("fd68:6564:646c:2::%d", last))}
 	}
+	s.Sliced = r.IntN(2) == 0
+	s.NodeLocal = r.IntN(6) == 0
+	s.Prefer = []mesh.Preference{mesh.PreferDefault, mesh.PreferZone, mesh.PreferNode}[r.IntN(3)]
 	for i, protocol := range []mesh.Protocol{mesh.HTTP, mesh.TCP, mesh.GRPC} {
 		if r.IntN(2) == 0 {
 			s.Ports = append(s.Ports, mesh.ServicePort{Name: fmt.Sprint("p", i), Port: uint16(80 + i), Target: uint16(8080 + r.IntN(2)), Protocol: protocol})
@@ -200,11 +203,38 @@ func (r changer) workload(name string) *mesh.Workload {
 		Ports:     []mesh.WorkloadPort{{App: 8080, Peer: 8080}, {App: 8081, Peer: 8081}}[:1+r.IntN(2)],
 	}
 	w.Identity, _ = spiffeid.New("mesh.local", "default", fmt.Sprint("a", r.IntN(3)))
+	if r.IntN(6) == 0 {
+		w.Capture = mesh.AtGateway
+	}
+	if w.Pod = r.IntN(3) == 0; w.Pod && r.IntN(2) == 0 {
+		w.Open = []uint16{8080}
+	}
 	if r.IntN(4) == 0 {
 		w.Capture = mesh.Explicit
 		w.Upstreams = []mesh.Upstream{{Service: r.name("s", 4), Port: uint16(80 + r.IntN(3)), Local: netip.MustParseAddrPort("127.0.0.1:9001")}}
 	}
 	return w
+}
+
+func (r changer) slice(name string) *mesh.EndpointSlice {
+	s := &mesh.EndpointSlice{Meta: r.meta(mesh.KindEndpointSlice, name), Service: r.name("s", 4).Name}
+	for i := range 3 {
+		if r.IntN(3) > 0 {
+			s.Ports = append(s.Ports, mesh.EndpointPort{Name: fmt.Sprint("p", i), Number: uint16(8080 + r.IntN(2))})
+		}
+	}
+	for range r.IntN(4) {
+		n := byte('0' + r.IntN(6))
+		e := mesh.Endpoint{
+			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 68, 0, n})}, Ready: r.IntN(3) > 0, Serving: true,
+			Zone: []string{"", "a", "b"}[r.IntN(3)], Node: []string{"", "n1", "n2"}[r.IntN(3)],
+		}
+		if r.IntN(4) > 0 {
+			e.Workload = "w" + string(n)
+		}
+		s.Endpoints = append(s.Endpoints, e)
+	}
+	return s
 }
 
 func (r changer) name(prefix string, n int) mesh.Name {

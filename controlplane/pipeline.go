@@ -10,6 +10,7 @@
 package controlplane
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -74,18 +75,29 @@ func NewPipeline(config *mesh.MeshConfig, cache *xds.Cache, prefixes ...netip.Pr
 func (p *Pipeline) Snapshot() *mesh.Snapshot { return p.store.Snapshot() }
 
 // Submit applies changes, all or none, and gives the cache's revision that holds them.
-// The error names an object that could not be applied; nothing has changed then.
+// The error names an object that could not be applied or translated; nothing has changed
+// then.
 func (p *Pipeline) Submit(changes []mesh.Change) (revision uint64, err error) {
 	p.making.Lock()
 	defer p.making.Unlock()
-	before, after, effective, err := p.store.Apply(changes...)
+	err = p.store.Apply(changes, func(before, after *mesh.Snapshot, effective []mesh.Change) error {
+		if len(effective) == 0 {
+			revision = p.cache.Revision()
+			return nil
+		}
+		owners := affected(before, after, effective)
+		next, err := p.remake(after, owners)
+		if err != nil { // some of it is made; make it again as it was
+			_, again := p.remake(before, owners)
+			return errors.Join(err, again)
+		}
+		revision = next
+		return nil
+	})
 	if err != nil {
 		return 0, fmt.Errorf("apply: %w", err)
 	}
-	if len(effective) == 0 {
-		return p.cache.Revision(), nil
-	}
-	return p.remake(after, affected(before, after, effective))
+	return revision, nil
 }
 
 // remake translates what the owners own, and updates the cache in one step.
@@ -99,6 +111,8 @@ func (p *Pipeline) remake(s *mesh.Snapshot, owners []mesh.Ref) (uint64, error) {
 			b.service(object)
 		case *mesh.Workload:
 			b.workload(object)
+		case *mesh.Gateway:
+			b.gateway(object)
 		case *mesh.MeshConfig:
 			b.global()
 		}
@@ -139,7 +153,7 @@ func want[In comparable, M proto.Message](b *build, key xds.Key, in In, translat
 	if ok && last.in == any(in) && slices.Equal(last.origins, from) {
 		return
 	}
-	r, err := xds.NewResource(key, translator(in), from, needs...)
+	r, err := resource(key, func() proto.Message { return translator(in) }, from, needs)
 	if err != nil {
 		b.err = fmt.Errorf("translate %s: %w", b.owner, err)
 		return
@@ -152,6 +166,17 @@ func want[In comparable, M proto.Message](b *build, key xds.Key, in In, translat
 	b.pipeline.index(key, last.origins, from)
 	b.lost = append(b.lost, last.origins...)
 	b.set = append(b.set, r)
+}
+
+// resource makes a resource of what translate returns. A translator that panics, as on text
+// that is not UTF-8, must not take the mesh down for one object.
+func resource(key xds.Key, translate func() proto.Message, from []xds.Origin, needs []xds.Key) (r *xds.Resource, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("make %s: %v", key, cause)
+		}
+	}()
+	return xds.NewResource(key, translate(), from, needs...)
 }
 
 func provenance(objects []mesh.Object) []xds.Origin {

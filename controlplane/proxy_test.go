@@ -24,6 +24,7 @@ import (
 	"github.com/heddle-mesh/heddle/controlplane/xds"
 	"github.com/heddle-mesh/heddle/controlplane/xds/xdstest"
 	"github.com/heddle-mesh/heddle/install/parts/partstest"
+	"github.com/heddle-mesh/heddle/proxy/bootstrap"
 	"github.com/heddle-mesh/heddle/proxy/envoy"
 )
 
@@ -63,7 +64,7 @@ func wire(t *testing.T, cache *xds.Cache, own *certificate) *wiring {
 		case translate.ClusterType:
 			w.cluster(get[*clusterv3.Cluster](w, r.Key))
 		case translate.ListenerType:
-			w.listener(get[*listenerv3.Listener](w, r.Key))
+			w.listener(get[*listenerv3.Listener](w, r.Key), r.Variant)
 		}
 	}
 	return w
@@ -106,18 +107,19 @@ func (w *wiring) cluster(c *clusterv3.Cluster) {
 
 // listener adds the listeners of services with their routes in them, and each inbound
 // port as a listener of its own.
-func (w *wiring) listener(l *listenerv3.Listener) {
+func (w *wiring) listener(l *listenerv3.Listener, variant string) {
 	if l.GetInternalListener() != nil {
-		w.add(w.service(l.Name), l.FilterChains[0])
+		w.add(w.service(l.Name), l.FilterChains[0], variant)
 	}
 	if l.Name == translate.InboundName {
 		for _, chain := range l.FilterChains {
-			w.add(w.workload(chain.FilterChainMatch.DestinationPort.GetValue()), chain)
+			w.add(w.workload(chain.FilterChainMatch.DestinationPort.GetValue()), chain, variant)
+			w.to.Listeners[len(w.to.Listeners)-1].AccessLog = proto.Clone(l).(*listenerv3.Listener).AccessLog
 		}
 	}
 }
 
-func (w *wiring) add(socket string, chain *listenerv3.FilterChain) {
+func (w *wiring) add(socket string, chain *listenerv3.FilterChain, variant string) {
 	w.t.Helper()
 	chain.FilterChainMatch, chain.TransportSocket = nil, w.security(chain.TransportSocket)
 	for _, f := range chain.Filters {
@@ -130,7 +132,7 @@ func (w *wiring) add(socket string, chain *listenerv3.FilterChain) {
 		}
 		if rds := hcm.GetRds(); rds != nil {
 			hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{
-				RouteConfig: get[*routev3.RouteConfiguration](w, xds.Key{Type: translate.RoutesType, Name: rds.RouteConfigName}),
+				RouteConfig: get[*routev3.RouteConfiguration](w, xds.Key{Type: translate.RoutesType, Name: rds.RouteConfigName, Variant: variant}),
 			}
 		}
 		hcm.GetRouteConfig().ValidateClusters = wrapperspb.Bool(false) // as with RDS
@@ -164,12 +166,27 @@ func (w *wiring) security(socket *corev3.TransportSocket) *corev3.TransportSocke
 	return socket
 }
 
+// runtime is that of a sidecar's Envoy, with what comes over ADS in life.
+func runtime(t *testing.T) *bootstrapv3.LayeredRuntime {
+	t.Helper()
+	c := bootstrap.DefaultConfig()
+	c.ID, c.Cluster, c.AdminSocket, c.AgentSocket = "any", "any", "/admin", "/agent"
+	b, err := bootstrap.Bootstrap(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	overADS := translate.Runtime(translate.RuntimeIn{AccessLog: true})
+	return &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{b.LayeredRuntime.Layers[0], {
+		Name: overADS.Name, LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: overADS.Layer},
+	}}}
+}
+
 // run starts the Envoy, waits until it serves, and ends it with the test.
 func (w *wiring) run() {
 	w.t.Helper()
 	admin := filepath.Join(w.dir, "admin")
 	config, err := protojson.Marshal(&bootstrapv3.Bootstrap{
-		Node: &corev3.Node{Id: "routes", Cluster: "test"}, StaticResources: w.to,
+		Node: &corev3.Node{Id: "routes", Cluster: "test"}, StaticResources: w.to, LayeredRuntime: runtime(w.t),
 		Admin: &bootstrapv3.Admin{Address: pipe(admin)},
 	})
 	if err != nil {

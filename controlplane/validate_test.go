@@ -13,6 +13,7 @@ import (
 	internallistenerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/bootstrap/internal_listener/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -62,6 +63,7 @@ func staticBootstrap(t *testing.T, cache *xds.Cache) []byte {
 				EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: translate.SecretsCluster},
 			}}},
 		}},
+		LayeredRuntime:      runtime(t),
 		StaticResources:     &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{agent, otlp}},
 		BootstrapExtensions: []*corev3.TypedExtensionConfig{{Name: "envoy.bootstrap.internal_listener", TypedConfig: pack(t, &internallistenerv3.InternalListener{})}},
 	}
@@ -110,6 +112,9 @@ func addStatic(t *testing.T, to *bootstrapv3.Bootstrap_StaticResources, r *xds.R
 			}
 		}
 		to.Listeners = append(to.Listeners, m)
+	case *tlsv3.Secret:
+		m.Name = name
+		to.Secrets = append(to.Secrets, m)
 	case *routev3.RouteConfiguration:
 		m.ValidateClusters = wrapperspb.Bool(false)
 		to.Listeners = append(to.Listeners, routesListener(t, name, m))

@@ -32,6 +32,7 @@ var checks = []check{
 	{"protocols", "services agree on the protocol of their workloads' ports", (*Server).checkProtocols},
 	{"routes", "every route has its services", (*Server).checkRoutes},
 	{"policies", "every policy is enforced by a workload", (*Server).checkPolicies},
+	{"ingresses", "every Ingress is served", (*Server).checkIngresses},
 	{"addresses", "there are virtual addresses left", (*Server).checkAddresses},
 }
 
@@ -94,7 +95,15 @@ func (s *Server) checkCertificates(*mesh.Snapshot) []*apipb.Finding {
 		if !expiry.Root.After(now) {
 			level = apipb.Finding_ERROR
 		}
-		out = append(out, finding(level, "prepare a new root, and activate it one life of an SVID later", "%s", text))
+		fix := "heddle ca rotate"
+		if expiry.Issued {
+			fix = "see to it where it is issued"
+		}
+		out = append(out, finding(level, fix, "%s", text))
+	}
+	if expiry.Issued && expiry.Intermediate.Sub(now) < 2*s.ca.SVIDTTL() {
+		return append(out, problem("see why its issuer does not renew it, as by kubectl describe certificate",
+			"the issued certificate that signs expires on %s", expiry.Intermediate.Format(time.RFC3339)))
 	}
 	if left := expiry.Intermediate.Sub(now); left < s.ca.SVIDTTL() {
 		out = append(out, problem("restart the control plane: it makes a new one; if that does not help, look for errors of the CA in its log",

@@ -4,6 +4,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/heddle-mesh/heddle/controlplane/mesh"
 	"github.com/heddle-mesh/heddle/discovery/api/apipb"
@@ -34,14 +35,7 @@ func (s *Server) checkWorkloads(snapshot *mesh.Snapshot) []*apipb.Finding {
 func (s *Server) checkServices(snapshot *mesh.Snapshot) []*apipb.Finding {
 	var out []*apipb.Finding
 	for _, svc := range sorted(snapshot.Services) {
-		var e Endpoints
-		for _, w := range snapshot.Members(svc) {
-			e.Total++
-			if w.Ready {
-				e.Ready++
-			}
-		}
-		if c := serving(svc, e); c.Status != True {
+		if c := serving(svc, endpoints(snapshot, svc)); c.Status != True {
 			fix := "start a workload with these labels, or correct spec.selector"
 			if c.Reason == "NotReady" {
 				fix = "see the logs of its workloads"
@@ -66,7 +60,7 @@ func (s *Server) checkRoutes(snapshot *mesh.Snapshot) []*apipb.Finding {
 	var out []*apipb.Finding
 	for _, r := range slices.Concat(sorted(snapshot.HTTPRoutes), sorted(snapshot.GRPCRoutes)) {
 		for _, p := range r.Parents {
-			if c := parent(snapshot, p); c.Status != True {
+			if c := parent(snapshot, r, p); c.Status != True {
 				out = append(out, problem("correct spec.parentRefs of the route, or the service", "%s has no effect: %s", r.Ref, c.Message))
 			}
 		}
@@ -84,6 +78,20 @@ func (s *Server) checkPolicies(snapshot *mesh.Snapshot) []*apipb.Finding {
 			out = append(out, problem("correct spec.targetRefs, or create the service", "%s targets what does not exist: service %s", p.Ref, some(missing, 3)))
 		} else if len(enforcing(snapshot, p)) == 0 {
 			out = append(out, warning("start a workload of its targets, or remove the policy", "%s is enforced by no workload", p.Ref))
+		}
+	}
+	return out
+}
+
+func (s *Server) checkIngresses(snapshot *mesh.Snapshot) []*apipb.Finding {
+	var out []*apipb.Finding
+	for _, g := range sorted(snapshot.Gateways) {
+		_, faults := snapshot.EdgeOf(g.Name)
+		for _, i := range sorted(snapshot.Ingresses) {
+			for _, f := range faults[i.Name] {
+				what, fix, _ := strings.Cut(f.Message, "; ")
+				out = append(out, problem(fix, "%s: %s: %s", i.Ref, f.Field, what))
+			}
 		}
 	}
 	return out

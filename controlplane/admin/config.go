@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -73,13 +74,16 @@ func (s *Server) visible(variants, types []string) []*xds.Resource {
 
 // order is that of a request on its way out.
 func order(typ string) int {
-	return slices.Index([]string{translate.HostType, translate.ListenerType, translate.RoutesType, translate.ClusterType, translate.EndpointsType}, typ)
+	return slices.Index([]string{translate.RuntimeType, translate.HostType, translate.ListenerType, translate.RoutesType, translate.ClusterType, translate.EndpointsType, translate.SecretType}, typ)
 }
 
 func resourcePB(r *xds.Resource) (*apipb.Resource, error) {
 	m, err := r.Message().UnmarshalNew()
 	if err != nil {
 		return nil, status.Errorf(codes.Internal, "decode %s: %v", r.Key, err)
+	}
+	if s, ok := m.(*tlsv3.Secret); ok && s.GetTlsCertificate() != nil {
+		s.GetTlsCertificate().PrivateKey = nil // nobody needs to see it
 	}
 	json, err := protojson.Marshal(m)
 	if err != nil {

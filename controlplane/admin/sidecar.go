@@ -73,7 +73,7 @@ func (c sidecar) concerns(keys []xds.Key) bool {
 type refusal struct {
 	sidecar string
 	xds.Refusal
-	origins []xds.Origin
+	origins []xds.Origin // of the resource; those that are new in it where that is known
 }
 
 // refusals are those of the sidecar that still matter: of content that has been
@@ -83,7 +83,11 @@ func (s *Server) refusals(c sidecar) []refusal {
 	for _, p := range c.streams {
 		for _, r := range p.Refused {
 			if now := s.pipeline.Cache().Get(r.Key); now != nil && now.Version == r.Version {
-				out = append(out, refusal{c.id, r, now.Origins})
+				origins := r.Changed
+				if len(origins) == 0 {
+					origins = now.Origins
+				}
+				out = append(out, refusal{c.id, r, origins})
 			}
 		}
 	}

@@ -133,17 +133,34 @@ func (s *Server) Warnings(changes []mesh.Change) map[mesh.Ref][]string {
 		if c.Object == nil || c.Ref.Kind == mesh.KindWorkload {
 			continue
 		}
-		status := s.status(c.Ref)
-		if status == nil {
-			continue
-		}
-		for _, condition := range status.Conditions {
-			if condition.Status == False && (condition.Type == Accepted || condition.Type == ResolvedRefs) {
-				out[c.Ref] = append(out[c.Ref], condition.Message)
+		if status := s.status(c.Ref); status != nil {
+			if doubts := status.doubts(); len(doubts) > 0 {
+				out[c.Ref] = doubts
 			}
 		}
 	}
 	return out
+}
+
+// Doubts are the warnings of a route or a policy that is not in the mesh yet.
+func (s *Server) Doubts(object mesh.Object) []string {
+	out := new(Status)
+	switch o := object.(type) {
+	case *mesh.Route:
+		out.route(s.pipeline.Snapshot(), o, is(Programmed))
+	case *mesh.AuthorizationPolicy:
+		out.policy(s.pipeline.Snapshot(), o, is(Programmed))
+	}
+	return out.doubts()
+}
+
+func (s *Status) doubts() (messages []string) {
+	for _, condition := range s.Conditions {
+		if condition.Status == False && (condition.Type == Accepted || condition.Type == ResolvedRefs) {
+			messages = append(messages, condition.Message)
+		}
+	}
+	return messages
 }
 
 // observe says of which generation every condition is.
@@ -175,7 +192,7 @@ func (r reach) proxies() Proxies {
 
 // condition is Programmed. Made says that resources were made from the object at all.
 func (r reach) condition(made bool) Condition {
-	live := fmt.Sprintf("live on %d of %d proxies", r.live, r.total)
+	live := Proxies{Live: r.live, Total: r.total}.live()
 	switch {
 	case !made:
 		return not(Programmed, "Pending", "no proxy is told of it: nothing is made from it as things are")

@@ -16,14 +16,36 @@ func (s *Status) service(snapshot *mesh.Snapshot, svc *mesh.Service, programmed 
 	if why := disagreements(snapshot, svc); len(why) > 0 {
 		accepted = not(Accepted, "ProtocolConflict", "%s", some(why, 3))
 	}
-	s.Endpoints = &Endpoints{}
-	for _, w := range snapshot.Members(svc) {
-		s.Endpoints.Total++
-		if w.Ready {
-			s.Endpoints.Ready++
+	e := endpoints(snapshot, svc)
+	s.Endpoints = &e
+	s.Conditions = []Condition{accepted, programmed, serving(svc, *s.Endpoints)}
+}
+
+// endpoints counts those of a service. A pod that slices of both families name is one.
+func endpoints(snapshot *mesh.Snapshot, svc *mesh.Service) (e Endpoints) {
+	if !svc.Sliced {
+		for _, w := range snapshot.Members(svc) {
+			e.count(w.Ready)
+		}
+		return e
+	}
+	seen := map[string]bool{}
+	for _, slice := range snapshot.SlicesOf(svc.Name) {
+		for _, one := range slice.Endpoints {
+			if one.Workload == "" || !seen[one.Workload] {
+				e.count(one.Ready)
+			}
+			seen[one.Workload] = true
 		}
 	}
-	s.Conditions = []Condition{accepted, programmed, serving(svc, *s.Endpoints)}
+	return e
+}
+
+func (e *Endpoints) count(ready bool) {
+	e.Total++
+	if ready {
+		e.Ready++
+	}
 }
 
 // serving is Ready of a service.
@@ -33,6 +55,14 @@ func serving(svc *mesh.Service, e Endpoints) Condition {
 		c := is(Ready)
 		c.Message = fmt.Sprintf("%d of %d endpoints are ready", e.Ready, e.Total)
 		return c
+	case svc.ExternalName != "":
+		c := is(Ready)
+		c.Message = "it is another name of " + svc.ExternalName
+		return c
+	case svc.Sliced && e.Total == 0:
+		return not(Ready, "NoEndpoints", "its EndpointSlices have no endpoint; see 'kubectl get endpointslices -n %s -l kubernetes.io/service-name=%s' and its selector", svc.Namespace, svc.Name.Name)
+	case svc.Sliced:
+		return not(Ready, "NotReady", "none of the %d endpoints is ready; see the pods", e.Total)
 	case len(svc.Selector) == 0:
 		return not(Ready, "NoSelector", "spec.selector is empty and selects no workload; give it the labels of the workloads")
 	case e.Total == 0:
@@ -52,9 +82,10 @@ func disagreements(snapshot *mesh.Snapshot, svc *mesh.Service) []string {
 			}
 			for _, mine := range svc.Ports {
 				for _, theirs := range other.Ports {
-					if mine.Target == theirs.Target && mine.Protocol != theirs.Protocol {
+					at := snapshot.Target(svc, mine, w)
+					if at != 0 && at == snapshot.Target(other, theirs, w) && mine.Protocol != theirs.Protocol {
 						out = append(out, fmt.Sprintf("port %d (%s) leads to port %d of the workloads, which service %s says is %s; make the two agree",
-							mine.Port, mine.Protocol, mine.Target, other.Name, theirs.Protocol))
+							mine.Port, mine.Protocol, at, other.Name, theirs.Protocol))
 					}
 				}
 			}

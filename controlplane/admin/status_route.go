@@ -17,7 +17,7 @@ func (s *Status) route(snapshot *mesh.Snapshot, r *mesh.Route, programmed Condit
 	accepted := is(Accepted)
 	var messages []string
 	for _, p := range r.Parents {
-		at := parent(snapshot, p)
+		at := parent(snapshot, r, p)
 		s.Parents = append(s.Parents, ParentStatus{
 			ParentRef:      ParentRef{Kind: string(mesh.KindService), Namespace: p.Service.Namespace, Name: p.Service.Name, Port: p.Port},
 			ControllerName: ControllerName,
@@ -34,11 +34,16 @@ func (s *Status) route(snapshot *mesh.Snapshot, r *mesh.Route, programmed Condit
 	s.Conditions = []Condition{accepted, resolved, programmed}
 }
 
-// parent is Accepted for one parent.
-func parent(snapshot *mesh.Snapshot, p mesh.Parent) Condition {
+// parent is Accepted for one parent. It follows what translate makes of routes.
+func parent(snapshot *mesh.Snapshot, r *mesh.Route, p mesh.Parent) Condition {
 	svc, ok := snapshot.Services.Lookup(p.Service)
-	if !ok {
+	switch {
+	case !ok:
 		return not(Accepted, "NoMatchingParent", "service %s does not exist; create it, or correct the name in spec.parentRefs", p.Service)
+	case svc.Namespace != r.Namespace:
+		return not(Accepted, "NotAllowedByListeners", "service %s is in another namespace; only routes of its own say how it is reached: move the route to namespace %s", p.Service, svc.Namespace)
+	case svc.Headless:
+		return not(Accepted, "UnsupportedValue", "service %s is headless, so its clients choose an instance and no route applies; leave out clusterIP: None in the service", p.Service)
 	}
 	if p.Port != 0 {
 		port, ok := svc.Port(p.Port)
@@ -48,14 +53,33 @@ func parent(snapshot *mesh.Snapshot, p mesh.Parent) Condition {
 		case !port.Protocol.IsHTTP():
 			return not(Accepted, "UnsupportedProtocol", "port %d of service %s is %s; set appProtocol: http in the service if it speaks HTTP", p.Port, p.Service, port.Protocol)
 		}
-		return is(Accepted)
 	}
+	http, rival := false, ""
 	for _, port := range svc.Ports {
-		if port.Protocol.IsHTTP() {
+		if !port.Protocol.IsHTTP() || p.Port != 0 && p.Port != port.Port {
+			continue
+		}
+		http = true
+		if rival = grpcRoute(snapshot, svc, port.Port); rival == "" || r.Kind == mesh.KindGRPCRoute {
 			return is(Accepted)
 		}
 	}
-	return not(Accepted, "UnsupportedProtocol", "no port of service %s is HTTP; set appProtocol: http in the service for the one that speaks HTTP", p.Service)
+	if !http {
+		return not(Accepted, "UnsupportedProtocol", "no port of service %s is HTTP; set appProtocol: http in the service for the one that speaks HTTP", p.Service)
+	}
+	return not(Accepted, "Conflicted", "%s is attached to service %s, too, and goes before every HTTPRoute; remove one of the two, or give them different ports in spec.parentRefs", rival, p.Service)
+}
+
+// grpcRoute finds a GRPCRoute that applies to a port of a service, "" where there is none.
+func grpcRoute(snapshot *mesh.Snapshot, svc *mesh.Service, port uint16) string {
+	for _, r := range snapshot.RoutesOf(svc.Name) {
+		for _, p := range r.Parents {
+			if r.Kind == mesh.KindGRPCRoute && r.Namespace == svc.Namespace && p.Service == svc.Name && (p.Port == 0 || p.Port == port) {
+				return r.Ref.String()
+			}
+		}
+	}
+	return ""
 }
 
 // backends is ResolvedRefs. The requests that a broken reference would get are answered

@@ -1,11 +1,16 @@
 package admin
 
 import (
+	"context"
+	"slices"
+	"time"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/heddle-mesh/heddle/controlplane/mesh"
 	"github.com/heddle-mesh/heddle/controlplane/xds"
 	"github.com/heddle-mesh/heddle/discovery/api/apipb"
 )
@@ -16,6 +21,9 @@ import (
 // revision that is yet to come, as after a restart of the control plane, is
 // FAILED_PRECONDITION. The caller's context bounds the wait.
 func (s *Server) Wait(r *apipb.WaitRequest, stream grpc.ServerStreamingServer[apipb.WaitReply]) error {
+	if err := s.awaitObjects(stream.Context(), r.GetObjects()); err != nil {
+		return err
+	}
 	revision, newest := r.GetRevision(), s.pipeline.Cache().Revision()
 	if revision == 0 {
 		revision = newest
@@ -41,6 +49,50 @@ func (s *Server) Wait(r *apipb.WaitRequest, stream grpc.ServerStreamingServer[ap
 		case <-changed:
 		case <-stream.Context().Done():
 			return status.FromContextError(stream.Context().Err()).Err()
+		}
+	}
+}
+
+// objectPace is how often it is looked whether objects have come.
+const objectPace = 20 * time.Millisecond
+
+// awaitObjects waits until the mesh has objects in these generations or later ones.
+func (s *Server) awaitObjects(ctx context.Context, wanted []*apipb.Origin) error {
+	for {
+		snapshot := s.pipeline.Snapshot()
+		missing := slices.IndexFunc(wanted, func(o *apipb.Origin) bool {
+			ref := o.GetRef()
+			have := snapshot.Get(mesh.Ref{Kind: mesh.Kind(ref.GetKind()), Name: mesh.Name{Namespace: ref.GetNamespace(), Name: ref.GetName()}})
+			if o.GetGeneration() == 0 || have == nil {
+				return have != nil || o.GetGeneration() != 0
+			}
+			return have.Header().Generation < o.GetGeneration()
+		})
+		if missing < 0 {
+			return nil
+		}
+		select {
+		case <-time.After(objectPace):
+		case <-ctx.Done():
+			ref := wanted[missing].GetRef()
+			return status.Errorf(codes.DeadlineExceeded, "the control plane has not seen generation %d of %s %s/%s",
+				wanted[missing].GetGeneration(), ref.GetKind(), ref.GetNamespace(), ref.GetName())
+		}
+	}
+}
+
+// Settled waits until every connected proxy has taken or refused a revision. Its error is
+// the context's.
+func (s *Server) Settled(ctx context.Context, revision uint64) error {
+	for {
+		changed := s.xds.Changed() // before looking
+		if !slices.ContainsFunc(s.sidecars(), func(c sidecar) bool { return c.settled() < revision }) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
 }

@@ -11,11 +11,15 @@ type Kind string
 // The kinds that the model knows.
 const (
 	KindService             Kind = "Service"
+	KindEndpointSlice       Kind = "EndpointSlice"
 	KindWorkload            Kind = "Workload"
 	KindHTTPRoute           Kind = "HTTPRoute"
 	KindGRPCRoute           Kind = "GRPCRoute"
 	KindAuthorizationPolicy Kind = "AuthorizationPolicy"
 	KindMeshConfig          Kind = "MeshConfig"
+	KindGateway             Kind = "Gateway"
+	KindIngress             Kind = "Ingress"
+	KindCertificate         Kind = "Secret" // of a Secret the mesh keeps the certificate
 )
 
 // Name is the namespace and the name of an object.
@@ -56,8 +60,8 @@ type Meta struct {
 // Header gives the meta data itself; it makes every kind that embeds Meta an Object.
 func (m *Meta) Header() *Meta { return m }
 
-// Object is any value of the model: *Service, *Workload, *Route, *AuthorizationPolicy
-// or *MeshConfig.
+// Object is any value of the model: *Service, *EndpointSlice, *Workload, *Route, *AuthorizationPolicy,
+// *MeshConfig, *Gateway, *Ingress or *Certificate.
 type Object interface{ Header() *Meta }
 
 // Change is one step of a source: an object's new value, or its end.

@@ -30,13 +30,32 @@ type Service struct {
 	Headless bool
 	// PublishNotReady keeps endpoints that are not ready in DNS.
 	PublishNotReady bool
+	// Sliced services have the endpoints that EndpointSlices say, and Selector is not
+	// looked at: so it is on Kubernetes, whose own controllers make the slices.
+	Sliced bool
+	// NodeLocal keeps requests on the caller's node (internalTrafficPolicy: Local).
+	NodeLocal bool
+	// Prefer is which endpoints are asked before others (trafficDistribution).
+	Prefer Preference
+	// ExternalName makes the service an alias of a name outside; it has no endpoints.
+	ExternalName string
 }
+
+// Preference is which endpoints a service's callers ask first.
+type Preference string
+
+// The preferences. PreferDefault leaves it to MeshConfig.
+const (
+	PreferDefault Preference = ""
+	PreferZone    Preference = "PreferSameZone"
+	PreferNode    Preference = "PreferSameNode"
+)
 
 // ServicePort is one port of a service.
 type ServicePort struct {
 	Name     string
 	Port     uint16
-	Target   uint16 // the workloads' port; never 0
+	Target   uint16 // the workloads' port; 0 only for a Sliced service, whose slices say it
 	Protocol Protocol
 }
 

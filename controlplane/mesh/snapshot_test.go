@@ -29,21 +29,31 @@ func TestIndices(t *testing.T) {
 		var object Object = &Service{Meta: Meta{Ref: ref}, Selector: labels(2)}
 		if r.IntN(2) == 0 {
 			ref.Kind = KindWorkload
-			object = &Workload{Meta: Meta{Ref: ref}, Labels: labels(3)}
+			w := &Workload{Meta: Meta{Ref: ref}, Labels: labels(3)}
+			for range r.IntN(4) {
+				w.Upstreams = append(w.Upstreams, Upstream{Service: Name{some("ns", 2), some("o", 8)}})
+			}
+			object = w
 		}
 		if r.IntN(4) == 0 {
 			object = nil
 		}
-		_, after, _, err := store.Apply(Change{Ref: ref, Object: object})
-		if err != nil {
+		if err := store.Apply([]Change{{Ref: ref, Object: object}}, nil); err != nil {
 			t.Fatal(err)
 		}
+		after := store.Snapshot()
 		for _, svc := range after.Services.All() {
 			want := which(after.Workloads.All(), func(w *Workload) bool { return svc.Selects(w.Namespace, w.Labels) })
 			if got := after.Members(svc); !slices.Equal(got, want) {
 				t.Fatalf("revision %d: members of %s: %v, not %v", after.Revision, svc.Ref, refs(got), refs(want))
 			}
 			selected += len(want)
+			want = which(after.Workloads.All(), func(w *Workload) bool {
+				return slices.ContainsFunc(w.Upstreams, func(u Upstream) bool { return u.Service == svc.Name })
+			})
+			if got := after.CallersOf(svc.Name); !slices.Equal(got, want) {
+				t.Fatalf("revision %d: callers of %s: %v, not %v", after.Revision, svc.Ref, refs(got), refs(want))
+			}
 		}
 		for _, w := range after.Workloads.All() {
 			want := which(after.Services.All(), func(svc *Service) bool { return svc.Selects(w.Namespace, w.Labels) })

@@ -26,31 +26,40 @@ func (s *Store) Snapshot() *Snapshot { return s.current.Load() }
 
 // Apply makes a snapshot with all of the changes, or none of them where one is
 // malformed. It gives the snapshots before and after and the changes that did change
-// something; where none did, before and after are the same.
-func (s *Store) Apply(changes ...Change) (before, after *Snapshot, effective []Change, err error) {
+// something; where none did, before and after are the same. The new snapshot takes the
+// place of the old one when use, if there is any, has returned nil; an error of use is
+// Apply's, and leaves the store as it was.
+func (s *Store) Apply(changes []Change, use func(before, after *Snapshot, effective []Change) error) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	before = s.current.Load()
+	before := s.current.Load()
 	next := *before
+	var effective []Change
 	for _, c := range changes {
 		if c.Object != nil && c.Object.Header().Ref != c.Ref {
-			return nil, nil, nil, fmt.Errorf("change of %s carries %s", c.Ref, c.Object.Header().Ref)
+			return fmt.Errorf("change of %s carries %s", c.Ref, c.Object.Header().Ref)
 		}
 		old := next.Get(c.Ref)
 		if same(old, c.Object) {
 			continue
 		}
 		if err := next.apply(c, old); err != nil {
-			return nil, nil, nil, err
+			return err
 		}
 		effective = append(effective, c)
 	}
-	if len(effective) == 0 {
-		return before, before, nil, nil
+	after := before
+	if len(effective) > 0 {
+		next.Revision++
+		after = &next
 	}
-	next.Revision++
-	s.current.Store(&next)
-	return before, &next, effective, nil
+	if use != nil {
+		if err := use(before, after, effective); err != nil {
+			return err
+		}
+	}
+	s.current.Store(after)
+	return nil
 }
 
 // same reports whether the two objects are equal but for their generation.
@@ -71,11 +80,17 @@ func (s *Snapshot) apply(c Change, old Object) error {
 		oldV, newV := as[*Service](old), as[*Service](c.Object)
 		s.Services = put(s.Services, c.Ref.Name, newV)
 		s.selecting = reindex(s.selecting, oldV, newV, compareRefs, firstSelectorKey)
+	case KindEndpointSlice:
+		oldV, newV := as[*EndpointSlice](old), as[*EndpointSlice](c.Object)
+		s.Slices = put(s.Slices, c.Ref.Name, newV)
+		s.slicesOf = reindex(s.slicesOf, oldV, newV, compareRefs, func(e *EndpointSlice) []Name { return []Name{e.ServiceName()} })
+		s.slicesWith = reindex(s.slicesWith, oldV, newV, compareRefs, (*EndpointSlice).Workloads)
 	case KindWorkload:
 		oldV, newV := as[*Workload](old), as[*Workload](c.Object)
 		s.Workloads = put(s.Workloads, c.Ref.Name, newV)
 		s.labelled = reindex(s.labelled, oldV, newV, compareRefs, workloadKeys)
 		s.workloadsIn = reindex(s.workloadsIn, oldV, newV, compareRefs, byNamespace[*Workload])
+		s.callersOf = reindex(s.callersOf, oldV, newV, compareRefs, upstreamServices)
 	case KindHTTPRoute:
 		s.HTTPRoutes = put(s.HTTPRoutes, c.Ref.Name, as[*Route](c.Object))
 		s.indexRoute(as[*Route](old), as[*Route](c.Object))
@@ -86,6 +101,8 @@ func (s *Snapshot) apply(c Change, old Object) error {
 		oldV, newV := as[*AuthorizationPolicy](old), as[*AuthorizationPolicy](c.Object)
 		s.Policies = put(s.Policies, c.Ref.Name, newV)
 		s.policiesIn = reindex(s.policiesIn, oldV, newV, compareRefs, byNamespace[*AuthorizationPolicy])
+	case KindGateway, KindIngress, KindCertificate:
+		s.applyEdge(c, old)
 	case KindMeshConfig:
 		config := as[*MeshConfig](c.Object)
 		if config == nil {
@@ -100,8 +117,8 @@ func (s *Snapshot) apply(c Change, old Object) error {
 }
 
 func (s *Snapshot) indexRoute(old, new *Route) {
-	s.routesOf = reindex(s.routesOf, old, new, compareRoutes, (*Route).ParentServices)
-	s.usersOf = reindex(s.usersOf, old, new, compareRoutes, (*Route).BackendServices)
+	s.routesOf = reindex(s.routesOf, old, new, compareAges, (*Route).ParentServices)
+	s.usersOf = reindex(s.usersOf, old, new, compareAges, (*Route).BackendServices)
 }
 
 // as gives o as a V, or V's nil where o is nil.
@@ -135,13 +152,24 @@ func labelKeys(namespace string, labels map[string]string) []Name {
 
 func workloadKeys(w *Workload) []Name { return labelKeys(w.Namespace, w.Labels) }
 
+// upstreamServices are the services of a workload's upstreams, each once.
+func upstreamServices(w *Workload) []Name {
+	var out []Name
+	for _, u := range w.Upstreams {
+		if !slices.Contains(out, u.Service) {
+			out = append(out, u.Service)
+		}
+	}
+	return out
+}
+
 func selectorKeys(s *Service) []Name { return labelKeys(s.Namespace, s.Selector) }
 
 // firstSelectorKey is one of the labels that a workload must have for s to select it, the
 // first in order: under one key, a service is found once.
 func firstSelectorKey(s *Service) []Name {
 	keys := selectorKeys(s)
-	if len(keys) == 0 { // it selects nobody
+	if len(keys) == 0 || s.Sliced { // it selects nobody
 		return nil
 	}
 	return []Name{slices.MinFunc(keys, Name.Compare)}

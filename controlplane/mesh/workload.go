@@ -13,6 +13,9 @@ type Capture string
 const (
 	Transparent Capture = "transparent"
 	Explicit    Capture = "explicit"
+	// AtGateway captures nothing: the workload is a proxy of the Gateway of its identity's
+	// namespace and service account.
+	AtGateway Capture = "gateway"
 )
 
 // Workload is one running instance with its sidecar.
@@ -29,6 +32,12 @@ type Workload struct {
 	Capture   Capture
 	// Upstreams are the local addresses that an explicit sidecar opens.
 	Upstreams []Upstream
+	// Pod workloads are pods: their endpoints, ports and readiness are those of the slices
+	// that name them, and Ports and Ready are not looked at.
+	Pod bool
+	// Open are ports of the application that its proxy leaves alone: others speak to them
+	// in the clear.
+	Open []uint16
 	// Ready is whether the application takes requests. A workload that is not ready
 	// but registered is draining or starting: it gets no new requests.
 	Ready bool
@@ -50,4 +59,12 @@ type Upstream struct {
 	Service Name
 	Port    uint16
 	Local   netip.AddrPort
+}
+
+// Gateway is the gateway that the workload is a proxy of; the zero Name: none.
+func (w *Workload) Gateway() Name {
+	if w.Capture != AtGateway {
+		return Name{}
+	}
+	return Name{w.Identity.Namespace(), w.Identity.ServiceAccount()}
 }

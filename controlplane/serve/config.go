@@ -4,14 +4,22 @@
 package serve
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"time"
 
+	"github.com/heddle-mesh/heddle/controlplane"
+	"github.com/heddle-mesh/heddle/controlplane/admin"
+	"github.com/heddle-mesh/heddle/controlplane/mesh"
+	"github.com/heddle-mesh/heddle/controlplane/xds"
 	"github.com/heddle-mesh/heddle/discovery/state"
+	"github.com/heddle-mesh/heddle/identity/attest"
 	"github.com/heddle-mesh/heddle/identity/ca"
+
+	"google.golang.org/grpc"
 )
 
 // Config is a control plane's.
@@ -29,7 +37,58 @@ type Config struct {
 	SVIDTTL                    time.Duration
 	Grace                      time.Duration // of a workload whose agent is gone
 
+	// Issued signs in the place of a root of our own; nil = there is one in StateDir.
+	Issued *ca.Issued
+
+	// Roots keeps the root that replicas share; nil = it is ours alone.
+	Roots Roots
+
+	// Outside is where the mesh's objects live when not with us; nil = we keep them.
+	Outside *Outside
+
 	Log *slog.Logger
+}
+
+// Outside is an engine that keeps the objects of a mesh, as Kubernetes does. Objects,
+// Virtual and Grace of the Config mean nothing then.
+type Outside struct {
+	// Open makes the source of the objects. Nothing is served until it is synced.
+	Open func(submit Submit) (Source, error)
+	// Attestors are asked before our own who a workload is.
+	Attestors []attest.Attestor
+	// Run, unless nil, is run beside the servers, which it may look into by parts.
+	Run func(ctx context.Context, parts Parts) error
+	// Advice says how its objects are written, to those who try it here.
+	Advice string
+}
+
+// Roots keeps the root of a control plane of many replicas.
+type Roots interface {
+	// Prepare begins a rotation of the root.
+	Prepare(ctx context.Context, authority *ca.CA) error
+	// Follow brings authority to the steps of rotations, until the context is done.
+	Follow(ctx context.Context, authority *ca.CA) error
+}
+
+// Parts are what an Outside may look into.
+type Parts struct {
+	Pipeline *controlplane.Pipeline
+	Admin    *admin.Server
+	XDS      *xds.Server
+	CA       *ca.CA
+	// Dial connects to another replica of this control plane, ADDRESS:PORT.
+	Dial func(address string) (*grpc.ClientConn, error)
+}
+
+// Submit takes changes into the mesh, all or none of them.
+type Submit func(changes []mesh.Change) (revision uint64, err error)
+
+// Source brings the objects of a mesh.
+type Source interface {
+	// Run submits what there is, and then every change, until the context is done.
+	Run(ctx context.Context) error
+	// Synced is closed when all that there is has been submitted for the first time.
+	Synced() <-chan struct{}
 }
 
 // DefaultConfig has every default but folders and log.
@@ -53,6 +112,9 @@ func (c Config) Validate() error {
 		if f.value == "" {
 			errs = append(errs, fmt.Errorf("control plane: %s is empty", f.flag))
 		}
+	}
+	if c.Outside != nil && c.Objects != "" {
+		errs = append(errs, fmt.Errorf("control plane: --objects %s: the objects of this mesh live elsewhere; %s", c.Objects, c.Outside.Advice))
 	}
 	if c.SVIDTTL < ca.MinSVIDTTL {
 		errs = append(errs, fmt.Errorf("control plane: SVIDs of %s are too short-lived, at least %s", c.SVIDTTL, ca.MinSVIDTTL))

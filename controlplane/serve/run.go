@@ -7,11 +7,13 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/heddle-mesh/heddle/controlplane"
 	"github.com/heddle-mesh/heddle/controlplane/admin"
@@ -36,14 +38,17 @@ type controlPlane struct {
 	config   Config
 	pipeline *controlplane.Pipeline
 	xds      *xds.Server
-	db       *state.DB
-	writer   *state.Writer
 	ca       *ca.CA
 	identity *server.Server
-	objects  *api.Server
 	admin    *admin.Server
-	files    *file.Source // nil without a directory
 	tracer   *tracer
+	ready    chan struct{} // closed when agents are served
+
+	db      *state.DB     // nil where the objects live outside
+	writer  *state.Writer // nil with it
+	objects *api.Server   // nil with it
+	files   *file.Source  // nil without a directory
+	source  Source        // nil where we keep the objects
 }
 
 // Run runs a control plane until the context is done.
@@ -51,11 +56,13 @@ func Run(ctx context.Context, config Config) (err error) {
 	if err := config.Validate(); err != nil {
 		return err
 	}
-	cp := &controlPlane{config: config}
-	if cp.db, err = state.Open(config.StateDir, config.Virtual); err != nil {
-		return err
+	cp := &controlPlane{config: config, ready: make(chan struct{})}
+	if config.Outside == nil {
+		if cp.db, err = state.Open(config.StateDir, config.Virtual); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, cp.db.Close()) }()
 	}
-	defer func() { err = errors.Join(err, cp.db.Close()) }()
 	if err := errors.Join(cp.openIdentity(), cp.openPipeline()); err != nil {
 		return err
 	}
@@ -80,15 +87,36 @@ func (cp *controlPlane) openIdentity() (err error) {
 	c := ca.DefaultConfig()
 	c.TrustDomain, c.SVIDTTL, c.Log = cp.config.TrustDomain, cp.config.SVIDTTL, cp.config.Log
 	dir := filepath.Join(cp.config.StateDir, "identity")
-	if cp.ca, err = ca.Open(dir, c); err != nil {
+	if cp.config.Issued != nil {
+		cp.ca, err = ca.OpenIssued(c, cp.config.Issued)
+	} else {
+		cp.ca, err = ca.Open(dir, c)
+	}
+	if err != nil {
 		return err
 	}
 	tokens, err := attest.OpenTokens(dir, c.TrustDomain)
 	if err != nil {
 		return err
 	}
-	cp.identity, err = server.New(server.Config{CA: cp.ca, Tokens: tokens, Log: cp.config.Log})
+	attestors := server.DefaultAttestors(cp.ca, tokens)
+	if cp.config.Outside != nil {
+		attestors = append(slices.Clip(cp.config.Outside.Attestors), attestors...)
+	}
+	own := server.Config{CA: cp.ca, Tokens: tokens, Attestors: attestors, Log: cp.config.Log}
+	if roots := cp.config.Roots; roots != nil {
+		own.Rotate = func(ctx context.Context) error { return roots.Prepare(ctx, cp.ca) }
+	}
+	cp.identity, err = server.New(own)
 	return err
+}
+
+// rotateRoots takes the steps of rotations of the root.
+func (cp *controlPlane) rotateRoots(ctx context.Context) error {
+	if cp.config.Roots != nil {
+		return cp.config.Roots.Follow(ctx, cp.ca)
+	}
+	return cp.ca.Rotate(ctx)
 }
 
 func (cp *controlPlane) openPipeline() (err error) {
@@ -110,6 +138,12 @@ func (cp *controlPlane) openPipeline() (err error) {
 // openSources opens the state, and submits all that it remembers before anybody can
 // connect: a proxy must never see half of a mesh.
 func (cp *controlPlane) openSources() (err error) {
+	if outside := cp.config.Outside; outside != nil {
+		cp.source, err = outside.Open(func(changes []mesh.Change) (uint64, error) {
+			return cp.tracer.submit(changes, cp.pipeline.Submit)
+		})
+		return err
+	}
 	cp.writer = state.NewWriter(cp.db, cp.submit)
 	options := manifest.Options{TrustDomain: cp.config.TrustDomain, ClusterDomain: cp.config.ClusterDomain}
 	directory := ""
@@ -136,6 +170,7 @@ func (cp *controlPlane) openSources() (err error) {
 	}
 	c := api.DefaultConfig()
 	c.Writer, c.Options, c.Status, c.Grace, c.Log = cp.writer, options, cp.admin.Status, cp.config.Grace, cp.config.Log
+	c.Settled = cp.admin.Settled
 	c.Identity = func(ctx context.Context) (spiffeid.ID, error) {
 		if id, ok := channel.PeerID(ctx); ok {
 			return id, nil
@@ -166,22 +201,57 @@ func (cp *controlPlane) serve(ctx context.Context) error {
 		return errors.Join(err, tcp.Close())
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return channel.Serve(ctx, agents, tcp) })
+	group.Go(func() error {
+		if !cp.awaitSource(ctx) {
+			return tcp.Close()
+		}
+		cp.config.Log.Info("control plane is ready", "agents", tcp.Addr().String(), "socket", cp.config.Socket,
+			"trustDomain", cp.config.TrustDomain)
+		close(cp.ready)
+		return channel.Serve(ctx, agents, tcp)
+	})
 	group.Go(func() error { return channel.Serve(ctx, cp.localServer(), unix) })
-	group.Go(func() error { return cp.objects.Run(ctx) })
 	group.Go(func() error { return cp.tracer.run(ctx) })
-	if cp.files != nil {
-		group.Go(func() error { return cp.files.Run(ctx) })
-	}
+	group.Go(func() error { return cp.rotateRoots(ctx) })
+	cp.runSources(ctx, group)
 	if err := cp.serveMetrics(ctx, group); err != nil {
 		group.Go(func() error { return err })
 	}
-	cp.config.Log.Info("control plane is ready", "agents", tcp.Addr().String(), "socket", cp.config.Socket,
-		"trustDomain", cp.config.TrustDomain)
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
+}
+
+// awaitSource waits until a source outside has brought all of the mesh; false is the end.
+func (cp *controlPlane) awaitSource(ctx context.Context) bool {
+	if cp.source == nil {
+		return true // openSources has loaded it
+	}
+	select {
+	case <-cp.source.Synced():
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// runSources runs what brings objects and registrations.
+func (cp *controlPlane) runSources(ctx context.Context, group *errgroup.Group) {
+	if cp.objects != nil {
+		group.Go(func() error { return cp.objects.Run(ctx) })
+	}
+	if cp.files != nil {
+		group.Go(func() error { return cp.files.Run(ctx) })
+	}
+	if cp.source == nil {
+		return
+	}
+	group.Go(func() error { return cp.source.Run(ctx) })
+	if run := cp.config.Outside.Run; run != nil {
+		parts := Parts{Pipeline: cp.pipeline, Admin: cp.admin, XDS: cp.xds, CA: cp.ca, Dial: cp.dialReplica}
+		group.Go(func() error { return run(ctx, parts) })
+	}
 }
 
 // agentServer serves what agents and proxies need, to holders of an SVID.
@@ -192,16 +262,45 @@ func (cp *controlPlane) agentServer() (*grpc.Server, error) {
 	}
 	s := grpc.NewServer(append(options, grpc.ForceServerCodecV2(xds.Codec()), grpc.MaxConcurrentStreams(100))...)
 	identityv1.RegisterIdentityServer(s, cp.identity)
-	apipb.RegisterWorkloadsServer(s, cp.objects)
+	if cp.objects != nil {
+		apipb.RegisterWorkloadsServer(s, cp.objects)
+	} else {
+		own, err := channel.ControlPlane(cp.config.TrustDomain)
+		if err != nil {
+			return nil, err
+		}
+		apipb.RegisterReplicaServer(s, admin.NewReplica(cp.admin, channel.PeerID, own))
+	}
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, cp.xds)
 	return s, nil
+}
+
+// dialReplica connects to another replica, which has the identity that we have.
+func (cp *controlPlane) dialReplica(address string) (*grpc.ClientConn, error) {
+	own, err := server.NewOwnSVID(cp.ca)
+	if err != nil {
+		return nil, err
+	}
+	id, err := channel.ControlPlane(cp.config.TrustDomain)
+	if err != nil {
+		return nil, err
+	}
+	config, err := channel.Client(own, cp.ca, id)
+	if err != nil {
+		return nil, err
+	}
+	return grpc.NewClient("passthrough:///"+address, append(channel.ClientAlive(), grpc.WithTransportCredentials(credentials.NewTLS(config)))...)
 }
 
 // localServer serves people, and agents that have no identity yet, on the Unix socket.
 func (cp *controlPlane) localServer() *grpc.Server {
 	s := grpc.NewServer(grpc.Creds(attest.UnixCredentials()), grpc.MaxRecvMsgSize(api.MaxMessage))
 	identityv1.RegisterIdentityServer(s, cp.identity)
-	apipb.RegisterObjectsServer(s, cp.objects)
+	if cp.objects != nil {
+		apipb.RegisterObjectsServer(s, cp.objects)
+	} else {
+		apipb.RegisterObjectsServer(s, api.Elsewhere{Advice: cp.config.Outside.Advice})
+	}
 	apipb.RegisterMeshServer(s, cp.admin)
 	return s
 }
@@ -218,6 +317,8 @@ func (cp *controlPlane) serveMetrics(ctx context.Context, group *errgroup.Group)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", stats.Handler(stats.Config{Own: registry, Log: cp.config.Log}))
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", cp.serveReady)
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	group.Go(func() error {
@@ -228,4 +329,14 @@ func (cp *controlPlane) serveMetrics(ctx context.Context, group *errgroup.Group)
 		return nil
 	})
 	return nil
+}
+
+// serveReady answers 200 while agents are served.
+func (cp *controlPlane) serveReady(w http.ResponseWriter, _ *http.Request) {
+	select {
+	case <-cp.ready:
+		fmt.Fprintln(w, "ok")
+	default:
+		http.Error(w, "the objects of the mesh are not complete yet", http.StatusServiceUnavailable)
+	}
 }

@@ -27,13 +27,16 @@ type ClusterIn struct {
 	Identities Identities // of the workloads that serve it
 	Outlier    mesh.Outlier
 	Timeout    time.Duration // to connect
+	// Sliced is set where endpoints may be outside of the mesh, Outside where some are.
+	Sliced, Outside bool
 	// Name is the cluster's own name where it is not PortName: a TCP port is also
 	// reached under its destinations, and endpoints stay those of PortName.
 	Name string
 }
 
 // Cluster makes the cluster of a service's port: endpoints over ADS, least request,
-// mutual TLS with the exact identities of the service.
+// mutual TLS with the exact identities of the service, and the clear only with endpoints
+// that are marked as outside of the mesh.
 func Cluster(in ClusterIn) *clusterv3.Cluster {
 	portName := PortName(in.Service, in.Port.Port)
 	c := &clusterv3.Cluster{
@@ -45,6 +48,9 @@ func Cluster(in ClusterIn) *clusterv3.Cluster {
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{
 			// Never "panic" to endpoints known to be down: a clear 503 says more.
 			HealthyPanicThreshold: &typev3.Percent{Value: 0},
+			// An endpoint that is ejected gets no more requests from now on, not from up to a
+			// second later. There is little to merge: no active health checks.
+			UpdateMergeWindow: durationpb.New(0),
 		},
 		CircuitBreakers:  noBreakers(),
 		OutlierDetection: outlier(in.Outlier, in.Port.Protocol),
@@ -57,13 +63,30 @@ func Cluster(in ClusterIn) *clusterv3.Cluster {
 		c.AltStatName = portName
 	}
 	sni := in.Service.Name + "." + in.Service.Namespace
-	if in.Port.Protocol.IsHTTP() {
+	switch {
+	case !in.Port.Protocol.IsHTTP():
+		c.TransportSocket = upstreamTLS(sni, in.Identities)
+	case in.Outside && in.Port.Protocol == mesh.HTTP: // a cluster has one version, and a server outside takes 1.1
+		c.TransportSocket = upstreamTLS(sni, in.Identities, "http/1.1")
+		c.TypedExtensionProtocolOptions = protocolOptions(false)
+	default:
 		c.TransportSocket = upstreamTLS(sni, in.Identities, "h2")
 		c.TypedExtensionProtocolOptions = protocolOptions(true)
-	} else {
-		c.TransportSocket = upstreamTLS(sni, in.Identities)
+	}
+	if in.Sliced {
+		c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{{
+			Name: "outside", Match: outsideMatch(), TransportSocket: rawBuffer(),
+		}}
 	}
 	return c
+}
+
+// rawBuffer is a connection in the clear.
+func rawBuffer() *corev3.TransportSocket {
+	return &corev3.TransportSocket{
+		Name:       "envoy.transport_sockets.raw_buffer",
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: message(&rawv3.RawBuffer{})},
+	}
 }
 
 // InstanceIn is what the cluster of one workload's own address is made of.
@@ -124,6 +147,14 @@ func outlier(o mesh.Outlier, protocol mesh.Protocol) *clusterv3.OutlierDetection
 	return d
 }
 
+// A node that loses its power closes no connection, and TCP would wait for a quarter of an
+// hour. A peer that answers no ping is given up, with the requests that are on their way to
+// it; the next ones fail to connect, and go elsewhere.
+const (
+	keepaliveInterval = 4 * time.Second
+	keepaliveTimeout  = 4 * time.Second // a machine that is busy answers late
+)
+
 // protocolOptions fixes the HTTP version towards an upstream.
 func protocolOptions(http2 bool) map[string]*anypb.Any {
 	explicit := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
@@ -134,7 +165,10 @@ func protocolOptions(http2 bool) map[string]*anypb.Any {
 	if http2 {
 		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
 			// AllowConnect carries WebSocket over HTTP/2 (RFC 8441).
-			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{AllowConnect: true},
+			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{AllowConnect: true, ConnectionKeepalive: &corev3.KeepaliveSettings{
+				Interval: durationpb.New(keepaliveInterval),
+				Timeout:  durationpb.New(keepaliveTimeout),
+			}},
 		}
 	}
 	return map[string]*anypb.Any{
@@ -164,10 +198,7 @@ func Front(in FrontIn) *clusterv3.Cluster {
 		TransportSocket: &corev3.TransportSocket{
 			Name: "envoy.transport_sockets.internal_upstream",
 			ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: message(&internalv3.InternalUpstreamTransport{
-				TransportSocket: &corev3.TransportSocket{
-					Name:       "envoy.transport_sockets.raw_buffer",
-					ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: message(&rawv3.RawBuffer{})},
-				},
+				TransportSocket: rawBuffer(),
 			})},
 		},
 		LoadAssignment: assignment(name, &corev3.Address{Address: &corev3.Address_EnvoyInternalAddress{
@@ -183,7 +214,17 @@ type LocalIn struct {
 	Port     uint16 // as services know it
 	Listen   uint16 // where the application really is; 0 = Port
 	Protocol mesh.Protocol
+	// Address is where the application is asked, from a source address that the capture
+	// rules know; none = 127.0.0.1. In a pod it is the pod's own, as it is without a mesh.
+	Address netip.Addr
 }
+
+// inboundSource4 and inboundSource6 are the addresses from which the proxy calls the
+// application at the pod's own address; proxy/capture lets what comes from there pass.
+const (
+	inboundSource4 = "127.0.0.6"
+	inboundSource6 = "::6"
+)
 
 // Local makes the cluster that hands requests to the application on this machine.
 func Local(in LocalIn) *clusterv3.Cluster {
@@ -193,6 +234,14 @@ func Local(in LocalIn) *clusterv3.Cluster {
 		CircuitBreakers:      noBreakers(),
 		ConnectTimeout:       durationpb.New(time.Second), // loopback answers at once or not at all
 		LoadAssignment:       assignment(LocalName(in.Port), socketAddress("127.0.0.1", cmp.Or(in.Listen, in.Port))),
+	}
+	if in.Address.IsValid() {
+		source := inboundSource4
+		if in.Address.Is6() {
+			source = inboundSource6
+		}
+		c.LoadAssignment = assignment(c.Name, socketAddress(in.Address.String(), in.Port))
+		c.UpstreamBindConfig = &corev3.BindConfig{SourceAddress: socketAddress(source, 0).GetSocketAddress()}
 	}
 	if in.Protocol.IsHTTP() {
 		c.TypedExtensionProtocolOptions = protocolOptions(in.Protocol != mesh.HTTP)

@@ -14,6 +14,8 @@
 //	-> routes "api.default:80"
 //	-> cluster "api.default:80"           endpoints, mutual TLS
 //
+// A gateway's listeners, "gateway|http" and "gateway|https", take the last step at once.
+//
 // The capture listener is the same in every proxy, and a change of a route re-sends the
 // routes of one service only.
 package translate

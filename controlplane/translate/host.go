@@ -16,7 +16,7 @@ func Host(in HostIn) *namepb.Host {
 	s := in.Service
 	h := &namepb.Host{
 		Name: s.Name.Name, Namespace: s.Namespace,
-		Headless: s.Headless, PublishNotReady: s.PublishNotReady,
+		Headless: s.Headless, PublishNotReady: s.PublishNotReady, ExternalName: s.ExternalName,
 	}
 	for _, ip := range s.VirtualIPs {
 		h.VirtualIps = append(h.VirtualIps, ip.AsSlice())
@@ -27,14 +27,15 @@ func Host(in HostIn) *namepb.Host {
 	if in.Members == nil {
 		return h
 	}
-	for _, w := range in.Members.Workloads {
-		e := &namepb.Endpoint{Hostname: w.Name.Name, Ready: w.Ready}
-		for _, a := range w.Addresses {
+	for i := range in.Members.Members {
+		m := &in.Members.Members[i]
+		e := &namepb.Endpoint{Hostname: m.Hostname, Ready: m.Ready}
+		for _, a := range m.Addresses {
 			e.Addresses = append(e.Addresses, a.AsSlice())
 		}
 		for _, p := range s.Ports {
-			if port, ok := peerPort(w, p.Target); ok {
-				e.Ports = append(e.Ports, &namepb.Port{Name: p.Name, Number: uint32(port)})
+			if port, ok := m.port(p.Port); ok {
+				e.Ports = append(e.Ports, &namepb.Port{Name: p.Name, Number: uint32(port.Number)})
 			}
 		}
 		if len(e.Addresses) > 0 {

@@ -3,12 +3,9 @@ package translate
 import (
 	"math"
 
-	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	tracev3 "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3"
-	streamlogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	detectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/tracers/opentelemetry/resource_detectors/v3"
@@ -17,18 +14,12 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// Telemetry is what every HTTP and TCP chain needs to know of the MeshConfig.
-type Telemetry struct {
-	TraceSampling float64 // percent of the requests that start a trace
-	AccessLog     bool
-}
-
-// connectionManager makes the HTTP filter of a chain, without its routes.
-func connectionManager(name string, t Telemetry, filters ...*hcmv3.HttpFilter) *hcmv3.HttpConnectionManager {
+// connectionManager makes the HTTP filter of a chain, without its routes. Sampling is the
+// percentage of requests that start a trace.
+func connectionManager(name string, sampling float64, filters ...*hcmv3.HttpFilter) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix:  name,
 		CodecType:   hcmv3.HttpConnectionManager_AUTO,
@@ -46,8 +37,8 @@ func connectionManager(name string, t Telemetry, filters ...*hcmv3.HttpFilter) *
 		NormalizePath:        wrapperspb.Bool(true), // so that routes and policies see what the application will
 		PathWithEscapedSlashesAction: hcmv3.
 			HttpConnectionManager_KEEP_UNCHANGED,
-		Tracing:   tracing(t),
-		AccessLog: accessLog(t, httpLogFields),
+		Tracing:   tracing(sampling),
+		AccessLog: accessLog(httpLogFields),
 	}
 }
 
@@ -67,16 +58,10 @@ func withRDS(m *hcmv3.HttpConnectionManager, routes string) *hcmv3.HttpConnectio
 	return m
 }
 
-// withRoutes gives the connection manager routes of its own.
-func withRoutes(m *hcmv3.HttpConnectionManager, rc *routev3.RouteConfiguration) *hcmv3.HttpConnectionManager {
-	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: rc}
-	return m
-}
-
 // tracing sends spans to the agent, which knows where the collector is. The service
 // name comes from the proxy's environment (OTEL_RESOURCE_ATTRIBUTES), so that the
 // configuration is the same for every proxy.
-func tracing(t Telemetry) *hcmv3.HttpConnectionManager_Tracing {
+func tracing(sampling float64) *hcmv3.HttpConnectionManager_Tracing {
 	return &hcmv3.HttpConnectionManager_Tracing{
 		// Every request gets a span, so that the tracer's sampler, and not Envoy's random
 		// choice that knows no traceparent, decides which are sent.
@@ -96,7 +81,7 @@ func tracing(t Telemetry) *hcmv3.HttpConnectionManager_Tracing {
 					},
 					Timeout: durationpb.New(250e6),
 				},
-				Sampler: sampler(t.TraceSampling),
+				Sampler: sampler(sampling),
 				ResourceDetectors: []*corev3.TypedExtensionConfig{{
 					Name:        "envoy.tracers.opentelemetry.resource_detectors.environment",
 					TypedConfig: message(&detectorv3.EnvironmentResourceDetectorConfig{}),
@@ -123,69 +108,4 @@ func sampler(percent float64) *corev3.TypedExtensionConfig {
 
 func tag(name, format string) *tagv3.CustomTag {
 	return &tagv3.CustomTag{Tag: name, Type: &tagv3.CustomTag_Value{Value: format}}
-}
-
-var (
-	connectionLogFields = map[string]string{
-		"time":          "%START_TIME%",
-		"duration_ms":   "%DURATION%",
-		"flags":         "%RESPONSE_FLAGS%",
-		"details":       "%RESPONSE_CODE_DETAILS%",
-		"termination":   "%CONNECTION_TERMINATION_DETAILS%",
-		"bytes_in":      "%BYTES_RECEIVED%",
-		"bytes_out":     "%BYTES_SENT%",
-		"source_id":     "%DOWNSTREAM_PEER_URI_SAN%",
-		"upstream":      "%UPSTREAM_HOST%",
-		"upstream_id":   "%UPSTREAM_PEER_URI_SAN%",
-		"cluster":       "%UPSTREAM_CLUSTER%",
-		"failure":       "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
-		"tls_failure":   "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
-		"destination":   "%DOWNSTREAM_LOCAL_ADDRESS%",
-		"source":        "%DOWNSTREAM_REMOTE_ADDRESS%",
-		"filter_chain":  "%FILTER_CHAIN_NAME%",
-		"connection_id": "%CONNECTION_ID%",
-	}
-	httpLogFields = merge(connectionLogFields, map[string]string{
-		"method":     "%REQ(:METHOD)%",
-		"path":       "%REQ(:PATH)%",
-		"authority":  "%REQ(:AUTHORITY)%",
-		"protocol":   "%PROTOCOL%",
-		"code":       "%RESPONSE_CODE%",
-		"route":      "%ROUTE_NAME%",
-		"request_id": "%REQ(X-REQUEST-ID)%",
-		"trace_id":   "%TRACE_ID%",
-		"grpc":       "%GRPC_STATUS_NUMBER%",
-		"retries":    "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
-	})
-)
-
-func merge(a, b map[string]string) map[string]string {
-	out := make(map[string]string, len(a)+len(b))
-	for _, m := range []map[string]string{a, b} {
-		for k, v := range m {
-			out[k] = v
-		}
-	}
-	return out
-}
-
-// accessLog writes one JSON object a line to the proxy's standard output.
-func accessLog(t Telemetry, fields map[string]string) []*accesslogv3.AccessLog {
-	if !t.AccessLog {
-		return nil
-	}
-	format := &structpb.Struct{Fields: map[string]*structpb.Value{}}
-	for k, v := range fields {
-		format.Fields[k] = structpb.NewStringValue(v)
-	}
-	return []*accesslogv3.AccessLog{{
-		// Not a file named /dev/stdout: whoever started Envoy may own what that leads to.
-		Name: "envoy.access_loggers.stdout",
-		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: message(&streamlogv3.StdoutAccessLog{
-			AccessLogFormat: &streamlogv3.StdoutAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
-				Format:          &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: format},
-				OmitEmptyValues: true,
-			}},
-		})},
-	}}
 }

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"slices"
 	"strconv"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -8,6 +9,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	directv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/direct_response/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -38,7 +40,8 @@ type Inbound struct {
 type InboundIn struct {
 	Inbound     *Inbound
 	TrustDomain string
-	Telemetry   Telemetry
+	// TraceSampling is the percentage of requests that start a trace.
+	TraceSampling float64
 }
 
 // InboundListener makes the listener that takes every captured inbound connection of a
@@ -50,6 +53,7 @@ func InboundListener(in InboundIn) *listenerv3.Listener {
 		TrafficDirection: corev3.TrafficDirection_INBOUND,
 		Address:          socketAddress("0.0.0.0", InboundListenPort),
 		ListenerFilters:  []*listenerv3.ListenerFilter{originalDestination()},
+		AccessLog:        accessLog(handshakeLogFields, handshakeFailed),
 	}
 	if in.Inbound.IPv6 {
 		l.AdditionalAddresses = []*listenerv3.AdditionalAddress{{Address: socketAddress("::", InboundListenPort)}}
@@ -59,7 +63,13 @@ func InboundListener(in InboundIn) *listenerv3.Listener {
 		chain.FilterChainMatch = &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(uint32(p.Peer))}
 		l.FilterChains = append(l.FilterChains, chain)
 	}
-	if len(l.FilterChains) == 0 { // Envoy takes no listener without one
+	return closedIfEmpty(l)
+}
+
+// closedIfEmpty has a listener without a filter chain, which Envoy does not take, close
+// every connection.
+func closedIfEmpty(l *listenerv3.Listener) *listenerv3.Listener {
+	if len(l.FilterChains) == 0 {
 		l.DefaultFilterChain = &listenerv3.FilterChain{
 			Name:    "closed",
 			Filters: []*listenerv3.Filter{networkFilter("envoy.filters.network.direct_response", message(&directv3.Config{}))},
@@ -76,6 +86,7 @@ func ExplicitListener(in InboundIn, p InboundPort) *listenerv3.Listener {
 		TrafficDirection: corev3.TrafficDirection_INBOUND,
 		Address:          socketAddress(in.Inbound.Address, p.Peer),
 		FilterChains:     []*listenerv3.FilterChain{inboundChain(p, in)},
+		AccessLog:        accessLog(handshakeLogFields, handshakeFailed),
 	}
 }
 
@@ -87,10 +98,10 @@ func inboundChain(p InboundPort, in InboundIn) *listenerv3.FilterChain {
 		return &listenerv3.FilterChain{
 			Name:            p.Service,
 			TransportSocket: downstreamTLS(p.Access.admitted(in.TrustDomain)),
-			Filters:         append(networkAccess(p.Access), admittedProxy("inbound|"+p.Service, LocalName(p.App), in.Telemetry)),
+			Filters:         []*listenerv3.Filter{admittedProxy(InboundRoutesName(p), LocalName(p.App))},
 		}
 	}
-	m := connectionManager("inbound|"+p.Service, in.Telemetry, httpAccess(p.Access)...)
+	m := connectionManager(InboundRoutesName(p), in.TraceSampling, accessFilter())
 	// The application learns who calls, and no caller can say it is somebody else.
 	m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 	m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
@@ -98,21 +109,35 @@ func inboundChain(p InboundPort, in InboundIn) *listenerv3.FilterChain {
 		Name:            p.Service,
 		TransportSocket: downstreamTLS(anyOf(in.TrustDomain), "h2", "http/1.1"),
 		Filters: []*listenerv3.Filter{networkFilter("envoy.filters.network.http_connection_manager",
-			message(withRoutes(m, localRoutes(p))))},
+			message(withRDS(m, InboundRoutesName(p))))},
 	}
 }
 
-// localRoutes lead everything to the application.
-func localRoutes(p InboundPort) *routev3.RouteConfiguration {
+// InboundRoutesName names the routes of an HTTP port of a workload.
+func InboundRoutesName(p InboundPort) string { return InboundName + "|" + p.Service }
+
+// InboundRoutesIn is what the routes of a workload's port are made of.
+type InboundRoutesIn struct {
+	Inbound *Inbound
+	App     uint16 // the port
+}
+
+// InboundRoutes lead everybody who may come to the application. Who may is said here and
+// not in the listener, so that a policy holds from the next request on, on connections
+// that exist too, and no connection is closed for its change.
+func InboundRoutes(in InboundRoutesIn) *routev3.RouteConfiguration {
+	p := in.Inbound.Ports[slices.IndexFunc(in.Inbound.Ports, func(p InboundPort) bool { return p.App == in.App })]
+	name := InboundRoutesName(p)
 	return &routev3.RouteConfiguration{
-		Name: "inbound|" + p.Service,
+		Name: name,
 		// A listener must not be refused because its cluster is a moment late.
 		ValidateClusters: wrapperspb.Bool(false),
 		VirtualHosts: []*routev3.VirtualHost{{
-			Name:    "inbound",
-			Domains: []string{"*"},
+			Name:                 InboundName,
+			Domains:              []string{"*"},
+			TypedPerFilterConfig: map[string]*anypb.Any{accessFilterName: message(routeAccess(p.Access))},
 			Routes: []*routev3.Route{{
-				Name:  "inbound|" + p.Service,
+				Name:  name,
 				Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 				Action: &routev3.Route_Route{Route: &routev3.RouteAction{
 					ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: LocalName(p.App)},

@@ -20,9 +20,11 @@ import (
 type CaptureIn struct {
 	// Prefixes hold the mesh's own addresses, a comma between them. What is outside of
 	// them is passed through untouched.
-	Prefixes  string
-	IPv6      bool // listen on [::1] too
-	Telemetry Telemetry
+	Prefixes string
+	IPv6     bool // listen on [::1] too
+	// Instances are addresses outside of the prefixes that are of the mesh, in the same
+	// form: the pods of headless services.
+	Instances string
 }
 
 // Capture makes the listener that takes every captured outbound connection and finds
@@ -34,33 +36,43 @@ func Capture(in CaptureIn) *listenerv3.Listener {
 		// Loopback only: a redirected connection arrives there, a stranger's cannot.
 		Address:         socketAddress("127.0.0.1", OutboundPort),
 		ListenerFilters: []*listenerv3.ListenerFilter{originalDestination()},
-		FilterChains: []*listenerv3.FilterChain{{
-			Name:             "mesh",
-			FilterChainMatch: &listenerv3.FilterChainMatch{PrefixRanges: prefixRanges(in.Prefixes)},
-			Filters: []*listenerv3.Filter{
-				networkFilter("envoy.filters.network.set_filter_state", message(&netstatev3.Config{
-					OnNewConnection: []*setstatev3.FilterStateValue{{
-						Key: &setstatev3.FilterStateValue_ObjectKey{ObjectKey: "envoy.tcp_proxy.cluster"},
-						Value: &setstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
-							Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
-								Specifier: &corev3.DataSource_InlineString{InlineString: "dst|%DOWNSTREAM_LOCAL_ADDRESS%"},
-							}},
-						}},
-					}},
-				})),
-				// The cluster named here is never asked for: the filter state goes before it.
-				tcpProxy("mesh", "dst", in.Telemetry),
-			},
-		}},
+		FilterChains:    []*listenerv3.FilterChain{destinationChain("mesh", in.Prefixes)},
 		DefaultFilterChain: &listenerv3.FilterChain{
 			Name:    PassthroughName,
-			Filters: []*listenerv3.Filter{tcpProxy(PassthroughName, PassthroughName, in.Telemetry)},
+			Filters: []*listenerv3.Filter{tcpProxy(PassthroughName, PassthroughName)},
 		},
+	}
+	// A chain for each: one that comes or goes leaves the connections of the others alone.
+	for _, prefix := range Identities(in.Instances).List() {
+		l.FilterChains = append(l.FilterChains, destinationChain("instance|"+prefix, prefix))
 	}
 	if in.IPv6 {
 		l.AdditionalAddresses = []*listenerv3.AdditionalAddress{{Address: socketAddress("::1", OutboundPort)}}
 	}
 	return l
+}
+
+// destinationChain is the chain for connections to some prefixes, which gives each to the
+// cluster of its original destination.
+func destinationChain(name, prefixes string) *listenerv3.FilterChain {
+	return &listenerv3.FilterChain{
+		Name:             name,
+		FilterChainMatch: &listenerv3.FilterChainMatch{PrefixRanges: prefixRanges(prefixes)},
+		Filters: []*listenerv3.Filter{
+			networkFilter("envoy.filters.network.set_filter_state", message(&netstatev3.Config{
+				OnNewConnection: []*setstatev3.FilterStateValue{{
+					Key: &setstatev3.FilterStateValue_ObjectKey{ObjectKey: "envoy.tcp_proxy.cluster"},
+					Value: &setstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
+						Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
+							Specifier: &corev3.DataSource_InlineString{InlineString: "dst|%DOWNSTREAM_LOCAL_ADDRESS%"},
+						}},
+					}},
+				}},
+			})),
+			// The cluster named here is never asked for: the filter state goes before it.
+			tcpProxy("mesh", "dst"),
+		},
+	}
 }
 
 func prefixRanges(prefixes string) []*corev3.CidrRange {
@@ -88,33 +100,34 @@ func originalDestination() *listenerv3.ListenerFilter {
 	}
 }
 
-func tcpProxy(stat, cluster string, t Telemetry) *listenerv3.Filter {
-	return networkFilter("envoy.filters.network.tcp_proxy", message(tcpProxyTo(stat, cluster, t)))
+func tcpProxy(stat, cluster string) *listenerv3.Filter {
+	return networkFilter("envoy.filters.network.tcp_proxy", message(tcpProxyTo(stat, cluster)))
 }
 
 // admittedProxy connects the program when the caller's handshake is done, and not for
 // those whose handshake fails.
-func admittedProxy(stat, cluster string, t Telemetry) *listenerv3.Filter {
-	proxy := tcpProxyTo(stat, cluster, t)
+func admittedProxy(stat, cluster string) *listenerv3.Filter {
+	proxy := tcpProxyTo(stat, cluster)
 	proxy.UpstreamConnectMode = tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE
 	proxy.MaxEarlyDataBytes = wrapperspb.UInt32(0)
+	proxy.AccessLog = accessLog(connectionLogFields, handshakeDone)
 	return networkFilter("envoy.filters.network.tcp_proxy", message(proxy))
 }
 
-func tcpProxyTo(stat, cluster string, t Telemetry) *tcpv3.TcpProxy {
+func tcpProxyTo(stat, cluster string) *tcpv3.TcpProxy {
 	return &tcpv3.TcpProxy{
 		StatPrefix:       stat,
 		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: cluster},
 		IdleTimeout:      durationpb.New(0), // a database connection may be quiet for days
-		AccessLog:        accessLog(t, connectionLogFields),
+		AccessLog:        accessLog(connectionLogFields),
 	}
 }
 
 // ServiceListenerIn is what the internal listener of a service's HTTP port is made of.
 type ServiceListenerIn struct {
-	Service   mesh.Name
-	Port      uint16
-	Telemetry Telemetry
+	Service       mesh.Name
+	Port          uint16
+	TraceSampling float64 // percent
 }
 
 // ServiceListener makes the internal listener that applies a service's routes. It does
@@ -125,34 +138,34 @@ func ServiceListener(in ServiceListenerIn) *listenerv3.Listener {
 		Name:              name,
 		TrafficDirection:  corev3.TrafficDirection_OUTBOUND,
 		ListenerSpecifier: &listenerv3.Listener_InternalListener{InternalListener: &listenerv3.Listener_InternalListenerConfig{}},
-		FilterChains:      []*listenerv3.FilterChain{routedChain(name, in.Telemetry)},
+		FilterChains:      []*listenerv3.FilterChain{routedChain(name, in.TraceSampling)},
 	}
 }
 
-func routedChain(name string, t Telemetry) *listenerv3.FilterChain {
+func routedChain(name string, sampling float64) *listenerv3.FilterChain {
 	return &listenerv3.FilterChain{
 		Name: name,
 		Filters: []*listenerv3.Filter{networkFilter("envoy.filters.network.http_connection_manager",
-			message(withRDS(connectionManager(name, t), name)))},
+			message(withRDS(connectionManager(name, sampling), name)))},
 	}
 }
 
 // UpstreamIn is what the listener of one upstream of an explicit sidecar is made of.
 type UpstreamIn struct {
-	Service   mesh.Name
-	Port      uint16
-	Protocol  mesh.Protocol
-	Local     netip.AddrPort
-	Telemetry Telemetry
+	Service       mesh.Name
+	Port          uint16
+	Protocol      mesh.Protocol
+	Local         netip.AddrPort
+	TraceSampling float64 // percent; nothing to a port that does not speak HTTP
 }
 
 // Upstream makes the listener under which an application without capture reaches one
 // port of a service.
 func Upstream(in UpstreamIn) *listenerv3.Listener {
 	name := PortName(in.Service, in.Port)
-	chain := routedChain(name, in.Telemetry)
+	chain := routedChain(name, in.TraceSampling)
 	if !in.Protocol.IsHTTP() {
-		chain = &listenerv3.FilterChain{Name: name, Filters: []*listenerv3.Filter{tcpProxy(name, name, in.Telemetry)}}
+		chain = &listenerv3.FilterChain{Name: name, Filters: []*listenerv3.Filter{tcpProxy(name, name)}}
 	}
 	return &listenerv3.Listener{
 		Name:             UpstreamName(in.Local),

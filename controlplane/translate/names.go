@@ -17,6 +17,8 @@ const (
 	EndpointsType = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 	ListenerType  = "type.googleapis.com/envoy.config.listener.v3.Listener"
 	RoutesType    = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+	SecretType    = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+	RuntimeType   = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
 	HostType      = namepb.TypeURL
 )
 
@@ -31,6 +33,9 @@ const (
 	OutboundName    = "outbound"
 	InboundName     = "inbound"
 	PassthroughName = "passthrough"
+	RuntimeName     = "mesh"          // as the proxy's bootstrap names the layer
+	GatewayPlain    = "gateway|http"  // of a gateway: its listener, and the routes of that
+	GatewaySecure   = "gateway|https" // of a gateway: its listener
 )
 
 // Names that the proxy's bootstrap and the agent serve.
@@ -54,6 +59,12 @@ func DestinationName(addr netip.Addr, port uint16) string {
 
 // LocalName names the cluster of the application's own port.
 func LocalName(port uint16) string { return "app|" + strconv.Itoa(int(port)) }
+
+// GatewaySecureName names the routes of a host that a gateway serves over TLS.
+func GatewaySecureName(host string) string { return GatewaySecure + "|" + host }
+
+// CertificateName names a certificate that a gateway shows.
+func CertificateName(secret mesh.Name) string { return "certificate|" + secret.String() }
 
 // MissingName names a backend that a route refers to and that does not exist, or that
 // the route may not refer to. No cluster ever has such a name, and the router answers

@@ -7,13 +7,10 @@ import (
 
 	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	netrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	sslv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/ssl/v3"
-	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"github.com/heddle-mesh/heddle/controlplane/mesh"
 )
@@ -153,46 +150,20 @@ func (a Access) open() bool {
 	return a.Default.Allow && len(a.Identities) == 0 && len(a.Namespaces) == 0
 }
 
-func httpAccess(a Access) []*hcmv3.HttpFilter {
-	if a.open() {
-		return nil
-	}
-	return []*hcmv3.HttpFilter{httpFilter("envoy.filters.http.rbac", message(&httprbacv3.RBAC{Matcher: matcher(a)}))}
+const accessFilterName = "envoy.filters.http.rbac"
+
+// accessFilter refuses everybody whom the routes do not let in; see routeAccess.
+func accessFilter() *hcmv3.HttpFilter {
+	nobody := Access{Default: Verdict{Policy: "no routes"}}
+	return httpFilter(accessFilterName, message(&httprbacv3.RBAC{Matcher: matcher(nobody)}))
 }
 
-func networkAccess(a Access) []*listenerv3.Filter {
+// routeAccess is what takes the place of accessFilter's decision for requests on a route.
+func routeAccess(a Access) *httprbacv3.RBACPerRoute {
 	if a.open() {
-		return nil
+		return &httprbacv3.RBACPerRoute{} // no check at all
 	}
-	return []*listenerv3.Filter{networkFilter("envoy.filters.network.rbac", message(&netrbacv3.RBAC{
-		StatPrefix: "policy",
-		Matcher:    matcher(a),
-	}))}
-}
-
-// admitted are the callers whose handshake succeeds. Envoy's RBAC filter decides on a
-// caller's first byte, and a program that speaks first would have spoken to anybody by
-// then. So where only some are allowed, nobody else gets through the handshake. Where
-// only some are denied, the filter must do: a handshake cannot say "all but".
-func (a Access) admitted(trustDomain string) []*matcherv3.StringMatcher {
-	if a.Default.Allow {
-		return anyOf(trustDomain)
-	}
-	var out []*matcherv3.StringMatcher
-	for _, v := range a.Namespaces {
-		if v.Allow {
-			out = append(out, prefixMatch(v.Key))
-		}
-	}
-	for _, v := range a.Identities {
-		if v.Allow {
-			out = append(out, exactMatch(v.Key))
-		}
-	}
-	if len(out) == 0 { // no matcher at all would admit everybody
-		out = append(out, exactMatch("nobody"))
-	}
-	return out
+	return &httprbacv3.RBACPerRoute{Rbac: &httprbacv3.RBAC{Matcher: matcher(a)}}
 }
 
 // matcher is the look-up as Envoy's unified matcher: identity, else namespace, else default.

@@ -80,6 +80,11 @@ func TestAccess(t *testing.T) {
 				in = append(in, strings.NewReplacer("spiffe://"+domain+"/ns/", "", "/sa/", "/").Replace(id.String()))
 			}
 		}
+		for _, id := range []spiffeid.ID{web, identity(t, "default", "job"), identity(t, "trusted", "web")} {
+			if allowed, _ := judge(t, matcher(access), id.String()); admits(t, access, id) != allowed {
+				t.Errorf("%s: %s is let in over HTTP: %v, by the handshake it is not", c.name, id, allowed)
+			}
+		}
 		if got := strings.Join(in, " "); got != c.want {
 			t.Errorf("%s: %q are let in, want %q", c.name, got, c.want)
 		}
@@ -153,6 +158,9 @@ func FuzzAccess(f *testing.F) {
 				}
 				if access.open() && !got {
 					t.Fatalf("%s is refused where no filter is", id)
+				}
+				if admits(t, access, id) != got {
+					t.Fatalf("%s: let in is %v over HTTP, not by the handshake %v", id, got, access.admitted(domain))
 				}
 			}
 		}

@@ -106,13 +106,24 @@ func prefixMatch(prefix string) *matcherv3.StringMatcher {
 	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}}
 }
 
-// downstreamTLS demands from every caller a certificate with one of the given names.
+// regexMatch takes a string that the expression matches as a whole.
+func regexMatch(expression string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{
+		SafeRegex: &matcherv3.RegexMatcher{Regex: expression},
+	}}
+}
+
+// downstreamTLS demands from every caller a certificate with one of the given names, for
+// every connection: a session that is resumed would not show it again, and could outlive
+// the certificate.
 func downstreamTLS(callers []*matcherv3.StringMatcher, alpn ...string) *corev3.TransportSocket {
 	return &corev3.TransportSocket{
 		Name: "envoy.transport_sockets.tls",
 		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: message(&tlsv3.DownstreamTlsContext{
-			RequireClientCertificate: wrapperspb.Bool(true),
-			CommonTlsContext:         commonTLS(alpn, callers...),
+			RequireClientCertificate:         wrapperspb.Bool(true),
+			CommonTlsContext:                 commonTLS(alpn, callers...),
+			SessionTicketKeysType:            &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{DisableStatelessSessionResumption: true},
+			DisableStatefulSessionResumption: true,
 		})},
 	}
 }

@@ -22,8 +22,8 @@ type Cache struct {
 	mu         sync.RWMutex // guards what follows
 	revision   uint64
 	entries    map[Key]*entry
-	names      map[string]map[string]int // type -> name -> number of live variants
-	oldest     *entry                    // ends of the change log
+	names      map[string]map[string]named // type -> name -> what is live
+	oldest     *entry                      // ends of the change log
 	newest     *entry
 	live       int
 	tombstones []tombstone // in order of revision; some may have come alive again
@@ -39,6 +39,13 @@ type entry struct {
 	prev, next *entry
 }
 
+// named are the live entries of one type and name: the one for everybody, and those of
+// variants, of which most names have none.
+type named struct {
+	all *entry
+	of  map[string]*entry
+}
+
 type tombstone struct {
 	entry    *entry
 	revision uint64
@@ -46,7 +53,7 @@ type tombstone struct {
 
 // NewCache returns an empty cache at revision 0.
 func NewCache() *Cache {
-	return &Cache{entries: make(map[Key]*entry), names: make(map[string]map[string]int)}
+	return &Cache{entries: make(map[Key]*entry), names: make(map[string]map[string]named)}
 }
 
 // Update sets and removes resources in one step that no stream sees half of, and
@@ -98,10 +105,7 @@ func (c *Cache) set(r *Resource, revision uint64) {
 	}
 	if e.resource == nil {
 		c.live++
-		if c.names[r.Type] == nil {
-			c.names[r.Type] = make(map[string]int)
-		}
-		c.names[r.Type][r.Name]++
+		c.enlist(e)
 	}
 	e.resource = r
 	c.append(e, revision)
@@ -111,13 +115,44 @@ func (c *Cache) bury(e *entry, revision uint64) {
 	e.resource = nil
 	c.live--
 	c.dead++
-	names := c.names[e.key.Type]
-	if names[e.key.Name]--; names[e.key.Name] == 0 {
-		delete(names, e.key.Name)
-	}
+	c.delist(e)
 	c.unlink(e)
 	c.append(e, revision)
 	c.tombstones = append(c.tombstones, tombstone{e, revision})
+}
+
+// enlist makes an entry known by its name.
+func (c *Cache) enlist(e *entry) {
+	names := c.names[e.key.Type]
+	if names == nil {
+		names = make(map[string]named)
+		c.names[e.key.Type] = names
+	}
+	n := names[e.key.Name]
+	if e.key.Variant == "" {
+		n.all = e
+	} else {
+		if n.of == nil {
+			n.of = make(map[string]*entry, 1)
+		}
+		n.of[e.key.Variant] = e
+	}
+	names[e.key.Name] = n
+}
+
+// delist undoes enlist.
+func (c *Cache) delist(e *entry) {
+	names := c.names[e.key.Type]
+	n := names[e.key.Name]
+	if e.key.Variant == "" {
+		n.all = nil
+	} else {
+		delete(n.of, e.key.Variant)
+	}
+	names[e.key.Name] = n
+	if n.all == nil && len(n.of) == 0 {
+		delete(names, e.key.Name)
+	}
 }
 
 // forget drops the oldest tombstones beyond the limit.
@@ -222,15 +257,15 @@ func (c *Cache) since(revision uint64) iter.Seq[*entry] {
 
 // lookup finds what a proxy with these variants gets for a name, or nil. Callers hold mu.
 func (c *Cache) lookup(typ, name string, variants []string) *entry {
-	for _, v := range variants {
-		if e := c.entries[Key{typ, name, v}]; e != nil && e.resource != nil {
-			return e
+	n := c.names[typ][name]
+	if len(n.of) > 0 {
+		for _, v := range variants {
+			if e := n.of[v]; e != nil {
+				return e
+			}
 		}
 	}
-	if e := c.entries[Key{typ, name, ""}]; e != nil && e.resource != nil {
-		return e
-	}
-	return nil
+	return n.all
 }
 
 // Lookup returns the resource that a proxy with these variants gets for a name: of the

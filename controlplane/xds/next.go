@@ -51,6 +51,9 @@ func (s *Stream) Next(now time.Time) []*Response {
 		settled = min(settled, before(w.oldestAdd), before(w.owed))
 		if r := s.send(w); r != nil {
 			out = append(out, r)
+			if w.sub.typ == ListenerType {
+				s.expect(w.sub.flight.adds, now)
+			}
 			if w.sub.typ == ClusterType && len(r.Resources) > 0 {
 				s.follow(w.sub.flight.adds, now)
 				if eds := work[EndpointType]; eds != nil {
@@ -61,6 +64,7 @@ func (s *Stream) Next(now time.Time) []*Response {
 		}
 	}
 	if len(s.types) > 0 {
+		settled = min(settled, before(s.oldestWarmUp(now, RouteType)))
 		s.settled = max(s.settled, settled)
 	}
 	return out
@@ -138,18 +142,21 @@ func (s *Stream) holdAdditions(work map[string]*worklist, now time.Time) {
 			limit = min(limit, w.oldestAdd)
 		}
 		if typ == EndpointType {
-			limit = min(limit, s.oldestWarmUp(now))
+			limit = min(limit, s.oldestWarmUp(now, EndpointType))
 		}
 	}
 }
 
 // oldestWarmUp is the earliest revision for which the client still has to subscribe to
-// endpoints. Those whose time is up are forgotten.
-func (s *Stream) oldestWarmUp(now time.Time) uint64 {
+// something of a type. What it has had time enough for is forgotten.
+func (s *Stream) oldestWarmUp(now time.Time, typ string) uint64 {
 	oldest := uint64(never)
-	for name, w := range s.warming {
+	for key, w := range s.warming {
+		if key.Type != typ {
+			continue
+		}
 		if !now.Before(w.deadline) {
-			delete(s.warming, name)
+			delete(s.warming, key)
 			continue
 		}
 		oldest = min(oldest, w.since)
@@ -166,7 +173,7 @@ func (s *Stream) wakeAt(t time.Time) {
 
 // holdRemovals takes from the lists the removals that have to wait.
 func (s *Stream) holdRemovals(work map[string]*worklist, now time.Time) {
-	limit := s.oldestWarmUp(now)
+	limit := min(s.oldestWarmUp(now, EndpointType), s.oldestWarmUp(now, RouteType))
 	for _, typ := range addOrder {
 		if w := work[typ]; w != nil {
 			limit = min(limit, w.oldestAdd)

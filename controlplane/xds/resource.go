@@ -47,7 +47,8 @@ type Resource struct {
 	Version string   // hash of the content, or what NewEncoded was given
 	Origins []Origin // provenance
 	// Needs is what must be live before this is of use, such as a cluster's endpoints or
-	// the clusters of a route. It is empty (unknown) or complete.
+	// a listener's routes, as clients ask for it: without variant. It is empty (unknown) or
+	// complete.
 	Needs []Key
 
 	// wire is field 2 of a DeltaDiscoveryResponse: tag, length and the

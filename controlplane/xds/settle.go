@@ -19,7 +19,7 @@ func (s *Stream) settle(sub *subscription, detail *rpcstatus.Status, now time.Ti
 	if detail == nil {
 		s.counts.acks++
 		s.accept(sub, f.adds)
-		if s.types[EndpointType] == nil {
+		if sub.typ == ClusterType && s.types[EndpointType] == nil {
 			s.cool(f.adds)
 		}
 		s.gone(sub, f.removes)
@@ -51,7 +51,8 @@ func (s *Stream) settle(sub *subscription, detail *rpcstatus.Status, now time.Ti
 	}
 	for _, it := range bad {
 		sub.refused[it.name] = Refusal{
-			Key: it.resource.Key, Version: it.resource.Version, Error: text, Time: now, since: it.need.since,
+			Key: it.resource.Key, Version: it.resource.Version, Error: text, Time: now,
+			Changed: changed(it.resource, sub.held[it.name]), since: it.need.since,
 		}
 		if n := sub.pending[it.name]; n != nil { // a newer version already waits
 			n.since = min(n.since, it.need.since)
@@ -95,19 +96,32 @@ func (s *Stream) follow(clusters []item, now time.Time) {
 			if endpoints != nil && endpoints.tracks(need.Name) {
 				endpoints.mark(need.Name, cluster.need.since, 0).force = true // refused or not: a NACK ends the warming, too
 			} else {
-				s.warming[need.Name] = warmUp{since: cluster.need.since, deadline: now.Add(s.pace.Patience)}
+				s.warming[need] = warmUp{since: cluster.need.since, deadline: now.Add(s.pace.Patience)}
 			}
 		}
 	}
 }
 
-// cool ends the wait for endpoints of clusters that the client does not have. Envoy
-// subscribes before it ACKs a cluster; a client that has never asked for endpoints by
-// then will not.
-func (s *Stream) cool(clusters []item) {
-	for _, cluster := range clusters {
-		for _, need := range cluster.resource.Needs {
-			delete(s.warming, need.Name)
+// expect waits for the client to ask for the routes of listeners that are being sent.
+// Envoy does so about when it ACKs them; until then the change has not settled.
+func (s *Stream) expect(listeners []item, now time.Time) {
+	routes := s.types[RouteType]
+	for _, listener := range listeners {
+		for _, need := range listener.resource.Needs {
+			if need.Type == RouteType && (routes == nil || !routes.tracks(need.Name)) {
+				s.warming[need] = warmUp{since: listener.need.since, deadline: now.Add(s.pace.Patience)}
+			}
+		}
+	}
+}
+
+// cool ends the wait for what clusters and listeners need that the client does not have.
+// Envoy subscribes to endpoints before it ACKs a cluster; a client that has never asked
+// for any by then will not.
+func (s *Stream) cool(items []item) {
+	for _, it := range items {
+		for _, need := range it.resource.Needs {
+			delete(s.warming, need)
 		}
 	}
 }
@@ -117,7 +131,7 @@ func (s *Stream) gone(sub *subscription, items []item) {
 	for _, it := range items {
 		if held := sub.held[it.name]; held != nil {
 			for _, need := range held.Needs {
-				delete(s.warming, need.Name)
+				delete(s.warming, need)
 			}
 		}
 		delete(sub.held, it.name)

@@ -43,18 +43,19 @@ type Stream struct {
 	pace  Pace
 
 	types   map[string]*subscription
-	cursor  uint64            // cache revision up to which pending is complete
-	warming map[string]warmUp // endpoint names that clusters just accepted need
-	nonce   uint64            // of the last response
-	wake    time.Time         // when Next should be called without an event; zero: never
-	settled uint64            // see Settled
+	cursor  uint64         // cache revision up to which pending is complete
+	warming map[Key]warmUp // endpoints and routes that the client has yet to ask for
+	nonce   uint64         // of the last response
+	wake    time.Time      // when Next should be called without an event; zero: never
+	settled uint64         // see Settled
 	counts  counts
 }
 
 // counts is how often the client has answered.
 type counts struct{ acks, nacks uint64 }
 
-// warmUp is the wait for a client to subscribe to the endpoints of a cluster.
+// warmUp is the wait for a client to subscribe to the endpoints of a cluster, or the
+// routes of a listener, that it was sent.
 type warmUp struct {
 	since    uint64
 	deadline time.Time
@@ -64,7 +65,7 @@ type warmUp struct {
 func NewStream(cache *Cache, proxy Proxy, pace Pace) *Stream {
 	return &Stream{
 		cache: cache, proxy: proxy, pace: pace,
-		types: make(map[string]*subscription), warming: make(map[string]warmUp),
+		types: make(map[string]*subscription), warming: make(map[Key]warmUp),
 	}
 }
 
@@ -90,7 +91,7 @@ func (s *Stream) Request(req *discoveryv3.DeltaDiscoveryRequest, now time.Time) 
 		if len(s.types) == 0 {
 			s.cursor = s.cache.revision
 		}
-		sub = newSubscription(typ)
+		sub = newSubscription(typ, len(req.GetInitialResourceVersions()))
 		s.types[typ] = sub
 		s.resume(sub, req)
 	}
@@ -113,10 +114,13 @@ func (s *Stream) Request(req *discoveryv3.DeltaDiscoveryRequest, now time.Time) 
 // the client holds from an earlier stream.
 func (s *Stream) resume(sub *subscription, req *discoveryv3.DeltaDiscoveryRequest) {
 	for name, version := range req.GetInitialResourceVersions() {
-		key := Key{Type: sub.typ, Name: name}
-		sub.held[name] = &Resource{Key: key, Version: version}
 		if e := s.cache.lookup(sub.typ, name, s.proxy.Variants); e != nil && e.resource.Version == version {
 			sub.held[e.resource.Name] = e.resource
+			if s.proxy.Scope == nil {
+				continue // nothing to compare: what it holds is what it gets
+			}
+		} else {
+			sub.held[name] = &Resource{Key: Key{Type: sub.typ, Name: name}, Version: version}
 		}
 		sub.mark(name, 0, s.cache.revision)
 	}
@@ -132,19 +136,21 @@ func (s *Stream) subscribe(sub *subscription, names []string, initial map[string
 		if name == "*" {
 			sub.wildcard = true
 			for name := range s.cache.names[sub.typ] {
-				sub.mark(name, 0, s.cache.revision)
+				// Of a client that comes back most is known already, see resume.
+				if len(sub.held) == 0 || s.proxy.Scope != nil || !sub.current(name, s.cache.lookup(sub.typ, name, s.proxy.Variants)) {
+					sub.mark(name, 0, s.cache.revision)
+				}
 			}
 			continue
 		}
 		sub.named[name] = struct{}{}
-		w := sub.mark(name, 0, 0)
-		if _, holds := initial[name]; !holds {
-			w.force = true
+		_, holds := initial[name]
+		if !holds || s.proxy.Scope != nil || !sub.current(name, s.cache.lookup(sub.typ, name, s.proxy.Variants)) {
+			w := sub.mark(name, 0, 0)
+			w.force = w.force || !holds
+			w.answer = true
 		}
-		w.answer = true
-		if sub.typ == EndpointType {
-			delete(s.warming, name)
-		}
+		delete(s.warming, Key{Type: sub.typ, Name: name})
 	}
 }
 

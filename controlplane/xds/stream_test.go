@@ -245,6 +245,45 @@ func TestStream(t *testing.T) {
 			sub eds a
 			< eds +a=1
 		`},
+		{name: "a listener is settled with its routes", pace: Pace{Patience: 3 * time.Second}, text: `
+			set rds/old=1
+			sub lds
+			sub rds old
+			< rds +old=1
+			ack rds
+			settled 1
+			set lds/in=1,rds/r rds/r=1
+			< lds +in=1
+			ack lds
+			settled 1
+			sub rds r
+			< rds +r=1
+			settled 1
+			ack rds
+			settled 2
+			set lds/in=2,rds/r
+			< lds +in=2
+			ack lds
+			settled 3
+			set lds/out=1,rds/never
+			< lds +out=1
+			ack lds
+			wait 2s
+			settled 3
+			wait 1s
+			settled 4
+		`},
+		{name: "a refused listener awaits no routes", pace: Pace{Patience: time.Hour}, text: `
+			sub lds
+			set lds/in=1,rds/r
+			< lds +in=1
+			nack lds Error adding/updating listener(s) in: no
+			settled 1
+			set lds/in=2,rds/r
+			< lds +in=2
+			ack lds
+			settled 1
+		`},
 		{name: "endpoints follow a changed cluster", text: `
 			set cds/a=1,eds/a eds/a=1
 			sub cds

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -15,8 +16,26 @@ type Refusal struct {
 	Version string
 	Error   string
 	Time    time.Time
+	// Changed are the objects that the client's last good version was not made of, or not
+	// in this generation: one of them is to blame. Empty is unknown.
+	Changed []Origin
 
 	since uint64 // what need.since was
+}
+
+// changed lists the origins of a resource that another version of it does not have. What a
+// client kept from an earlier stream has none that we know of.
+func changed(r, held *Resource) []Origin {
+	if held == nil || len(held.Origins) == 0 {
+		return nil
+	}
+	var out []Origin
+	for _, o := range r.Origins {
+		if !slices.Contains(held.Origins, o) {
+			out = append(out, o)
+		}
+	}
+	return out
 }
 
 // subscription is a stream's state for one type.
@@ -57,11 +76,17 @@ type item struct {
 	need     *need
 }
 
-func newSubscription(typ string) *subscription {
+// newSubscription begins a subscription of a client that says it holds so many names.
+func newSubscription(typ string, holds int) *subscription {
 	return &subscription{
-		typ: typ, named: make(map[string]struct{}), held: make(map[string]*Resource),
+		typ: typ, named: make(map[string]struct{}), held: make(map[string]*Resource, holds),
 		refused: make(map[string]Refusal), pending: make(map[string]*need),
 	}
+}
+
+// current tells whether the client is known to hold a resource as it is now.
+func (sub *subscription) current(name string, e *entry) bool {
+	return e != nil && sub.held[name] == e.resource
 }
 
 // mark notes that a name has to be compared.

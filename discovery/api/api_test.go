@@ -35,6 +35,7 @@ type plane struct {
 	objects   apipb.ObjectsClient
 	workloads apipb.WorkloadsClient
 	moved     chan struct{}
+	settled   func(context.Context, uint64) error // nil: there are no proxies
 	stop      func()
 }
 
@@ -61,15 +62,14 @@ func (p *plane) start() {
 	must(p.t, err)
 	p.store, p.moved = mesh.NewStore(mesh.DefaultMeshConfig()), make(chan struct{}, 1000)
 	p.writer = state.NewWriter(db, func(changes []mesh.Change) (uint64, map[mesh.Ref][]string, error) {
-		_, after, _, err := p.store.Apply(changes...)
+		err := p.store.Apply(changes, nil)
 		p.moved <- struct{}{}
-		return after.Revision, map[mesh.Ref][]string{changes[0].Ref: {"a warning"}}, err
+		return p.store.Snapshot().Revision, map[mesh.Ref][]string{changes[0].Ref: {"a warning"}}, err
 	})
 	changes, bad, err := p.writer.Load("", Decode(options))
 	must(p.t, errors.Join(append(bad, err)...))
-	_, _, _, err = p.store.Apply(changes...)
-	must(p.t, err)
-	server, err := NewServer(Config{Writer: p.writer, Options: options, Identity: callerOf, Grace: p.grace,
+	must(p.t, p.store.Apply(changes, nil))
+	server, err := NewServer(Config{Writer: p.writer, Options: options, Identity: callerOf, Grace: p.grace, Settled: p.settled,
 		Log: slog.New(slog.DiscardHandler), Status: func(mesh.Ref) any { return map[string]int{"live": 3} }})
 	must(p.t, err)
 	// A socket's path is at most 108 bytes long.

@@ -22,8 +22,8 @@ const (
 	maxDetails      = 3 << 10 // bytes of details: they travel base64 in an HTTP/2 trailer with the message, and peers limit headers to 8 to 16 KiB
 )
 
-// invalid is the status of an input with errors, each in the details as far as they fit.
-func invalid(list manifest.Errors) error {
+// Invalid is the gRPC status of an input with errors, each in the details as far as they fit.
+func Invalid(list manifest.Errors) error {
 	lines, details, size := []string(nil), new(apipb.Problems), 0
 	for i, e := range list {
 		if i < maxMessageLines {

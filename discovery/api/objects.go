@@ -24,11 +24,11 @@ func (s *Server) Apply(_ context.Context, r *apipb.ApplyRequest) (*apipb.ApplyRe
 	var list manifest.Errors
 	switch {
 	case errors.As(err, &list):
-		return nil, invalid(list)
+		return nil, Invalid(list)
 	case err != nil:
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	case len(objects) == 0:
-		return nil, invalid(manifest.Errors{{Source: r.GetSource(), Message: "no objects; give at least one document"}})
+		return nil, Invalid(manifest.Errors{{Source: r.GetSource(), Message: "no objects; give at least one document"}})
 	}
 	batch := state.Batch{DryRun: r.GetDryRun()}
 	for _, o := range objects {

@@ -51,6 +51,11 @@ func (s *Server) Register(stream grpc.BidiStreamingServer[apipb.WorkloadState, a
 		if err != nil {
 			return err
 		}
+		if message.GetReadiness().GetDraining() && s.config.Settled != nil {
+			if err := s.config.Settled(stream.Context(), revision); err != nil {
+				return err
+			}
+		}
 		reply := &apipb.RegisterReply{Revision: revision, Grace: durationpb.New(s.config.Grace)}
 		if err := stream.Send(reply); err != nil {
 			return err

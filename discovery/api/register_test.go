@@ -164,3 +164,38 @@ func TestRegisterRefuses(t *testing.T) {
 	_, err = p.objects.Delete(t.Context(), &apipb.DeleteRequest{Refs: []*apipb.Ref{{Kind: "Workload", Name: "api-1"}}})
 	wantCode(t, err, codes.InvalidArgument, "ends with its sidecar")
 }
+
+// TestDrainingIsAnsweredLate: a workload that ends hears of it when no proxy calls it any
+// more, and others are not kept waiting.
+func TestDrainingIsAnsweredLate(t *testing.T) {
+	asked, release := make(chan uint64), make(chan struct{})
+	p := &plane{t: t, dir: t.TempDir(), grace: time.Hour, settled: func(ctx context.Context, revision uint64) error {
+		asked <- revision
+		<-release
+		return nil
+	}}
+	p.start()
+	s, _ := p.stream("api")
+	must(t, send(s, registerAs(workload("api", "api-1"))))
+	must(t, s.Send(ready(false, true)))
+	replies := make(chan *apipb.RegisterReply, 1)
+	go func() {
+		reply, _ := s.Recv()
+		replies <- reply
+	}()
+	revision := <-asked
+	if p.workload("api-1").Ready {
+		t.Error("waits for proxies before they are told")
+	}
+	other, _ := p.stream("db")
+	must(t, send(other, registerAs(workload("db", "db-1"))))
+	select {
+	case reply := <-replies:
+		t.Errorf("answered while proxies call it still: %v", reply)
+	default:
+	}
+	close(release)
+	if reply := <-replies; reply.GetRevision() != revision {
+		t.Errorf("asked for revision %d, answered %v", revision, reply)
+	}
+}

@@ -176,7 +176,7 @@ func (r *registry) check(w *mesh.Workload) (*mesh.Workload, []byte, error) {
 		for _, e := range list {
 			e.Line = 0 // of a document that the client has not seen
 		}
-		return nil, nil, invalid(list)
+		return nil, nil, Invalid(list)
 	}
 	if err != nil {
 		return nil, nil, status.Error(codes.InvalidArgument, err.Error())

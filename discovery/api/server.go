@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
@@ -23,6 +24,9 @@ type Config struct {
 	// Status gives the status of an object, something encoding/json writes; nil where
 	// there is none. It may be nil itself.
 	Status func(mesh.Ref) any
+	// Settled waits until every connected proxy has answered a revision, or the context is
+	// done; nil where there are no proxies.
+	Settled func(ctx context.Context, revision uint64) error
 	// Grace is how long a workload stays when its stream has ended without a Bye.
 	Grace time.Duration
 	Log   *slog.Logger

@@ -1,7 +1,8 @@
 // Package dns is the DNS server in every sidecar's agent. It answers names of
 // services from a [Table] that the agent builds out of xDS resources, so it
 // goes on working while the control plane is away, and forwards all else to
-// the machine's resolvers through a small cache.
+// the machine's resolvers through a small cache. Where a cluster has a DNS server of its
+// own, only names in the table are answered here ([Zone.Beside]).
 //
 // Names follow "Kubernetes DNS-Based Service Discovery", schema 1.1.0, save
 // its deprecated pod records (a-b-c-d.NS.pod.DOMAIN): they exist for any

@@ -128,7 +128,14 @@ func (t *Table) find(q []byte) match {
 	at[n] = uint8(len(q) - 1)
 	left := n - t.zone.labels // labels in front of the domain
 	if left >= 0 && bytes.Equal(q[at[left]:], t.zone.wire) {
-		return t.findLong(q, at[:left+1])
+		m := t.findLong(q, at[:left+1])
+		if t.zone.beside && (m.entry == nil || m.node == nil) {
+			return match{}
+		}
+		return m
+	}
+	if t.zone.beside {
+		return match{}
 	}
 	if bytes.HasSuffix(q, arpa) {
 		if m := t.findReverse(q); m.ours {

@@ -28,6 +28,7 @@ type Zone struct {
 	namespace string // the workload's own
 	own       []byte // namespace as one wire label
 	reverse   []netip.Prefix
+	beside    bool  // see Beside
 	version   *node // dns-version.DOMAIN
 	apex      *node // DOMAIN itself
 	soaLong   []byte
@@ -64,6 +65,16 @@ func NewZone(domain, namespace string, reverse ...netip.Prefix) (*Zone, error) {
 	return z, nil
 }
 
+// Beside is the same zone where the cluster has a DNS server of its own, as Kubernetes has:
+// only whole names that the table has are answered here. All else is that server's: names
+// of services that the mesh does not know, short and reverse names, and everything
+// until there is a table.
+func (z *Zone) Beside() *Zone {
+	out := *z
+	out.beside = true
+	return &out
+}
+
 // pack makes the records that belong to the zone and to no service.
 func (z *Zone) pack() error {
 	z.apex = &node{name: z.domain, sets: []rrset{{dns.TypeSOA, []dns.RR{z.soa(z.domain)}}}}
@@ -97,6 +108,9 @@ func (z *Zone) soa(owner string) dns.RR {
 // is no table, may well be ours. Until then such names get SERVFAIL, which
 // clients retry, and not a false NXDOMAIN from upstream.
 func (z *Zone) claims(name string) bool {
+	if z.beside {
+		return false
+	}
 	if dns.IsSubDomain(z.domain, name) {
 		return true
 	}

@@ -94,12 +94,15 @@ func (s *Source) Problems() []*manifest.Error { return *s.problems.Load() }
 // Run scans the directory at once and whenever it changes, until ctx ends. It and Scan
 // must not run at the same time.
 func (s *Source) Run(ctx context.Context) error {
+	pace := s.config.Rescan
 	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch %s: %w", s.config.Directory, err)
+	if err != nil { // machines with many containers run out of notices (fs.inotify.max_user_instances)
+		s.config.Log.Warn("no notices of changes, reading the directory every second instead", "directory", s.config.Directory, "error", err)
+		watcher, pace = new(fsnotify.Watcher), min(pace, time.Second)
+	} else {
+		defer watcher.Close()
 	}
-	defer watcher.Close()
-	rescan := time.NewTicker(s.config.Rescan)
+	rescan := time.NewTicker(pace)
 	defer rescan.Stop()
 	settled := time.NewTimer(0)
 	defer settled.Stop()
@@ -124,6 +127,10 @@ func (s *Source) Run(ctx context.Context) error {
 // watchAndScan adds the watch anew, for a directory that was replaced or is new, before
 // it reads, so that no change falls between.
 func (s *Source) watchAndScan(watcher *fsnotify.Watcher) {
+	if watcher.Events == nil { // there are no notices
+		s.Scan()
+		return
+	}
 	if err := watcher.Add(s.config.Directory); err != nil {
 		s.config.Log.Debug("watch directory", "directory", s.config.Directory, "error", err)
 	}

@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
 
 	"github.com/heddle-mesh/heddle/controlplane/mesh"
 	"github.com/heddle-mesh/heddle/discovery/api"
@@ -43,9 +47,9 @@ func (b *bench) start() {
 	b.t.Cleanup(func() { _ = db.Close() })
 	b.db, b.store = db, mesh.NewStore(mesh.DefaultMeshConfig())
 	b.writer = state.NewWriter(db, func(changes []mesh.Change) (uint64, map[mesh.Ref][]string, error) {
-		_, after, _, err := b.store.Apply(changes...)
+		err := b.store.Apply(changes, nil)
 		b.moved <- struct{}{}
-		return after.Revision, nil, err
+		return b.store.Snapshot().Revision, nil, err
 	})
 	config := DefaultConfig()
 	config.Directory, config.Writer, config.Log = b.dir, b.writer, slog.New(slog.DiscardHandler)
@@ -56,7 +60,7 @@ func (b *bench) start() {
 	if err != nil || bad != nil {
 		b.t.Fatal(bad, err)
 	}
-	if _, _, _, err := b.store.Apply(changes...); err != nil {
+	if err := b.store.Apply(changes, nil); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -243,7 +247,37 @@ func TestDirectoryGone(t *testing.T) {
 }
 
 // TestWatch writes files in the ways of editors while the source runs.
-func TestWatch(t *testing.T) {
+func TestWatch(t *testing.T) { watch(t) }
+
+// TestWatchWithoutNotices does the same where the kernel gives no notices: in a user
+// namespace that may have none.
+func TestWatchWithoutNotices(t *testing.T) {
+	const variable = "HEDDLE_TEST_NO_NOTICES"
+	if os.Getenv(variable) == "" {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestWatchWithoutNotices$", "-test.v")
+		cmd.Env = append(os.Environ(), variable+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("in a child: %v\n%s", err, out)
+		}
+		return
+	}
+	if err := os.WriteFile("/proc/sys/user/max_inotify_instances", []byte("0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if w, err := fsnotify.NewWatcher(); err == nil {
+		w.Close()
+		t.Fatal("there are notices all the same")
+	}
+	watch(t)
+}
+
+func watch(t *testing.T) {
+	t.Helper()
 	b := newBench(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

@@ -32,6 +32,15 @@ func (o *outlierSpec) check(c cursor) {
 	}
 }
 
+func (*outlierSpec) validations() []validation {
+	return []validation{{"!has(self.baseEjectionTime) || duration(self.baseEjectionTime) > duration('0s')",
+		"baseEjectionTime is 0; give at least 1ms, or consecutiveErrors: 0 to turn ejection off"}}
+}
+
+func (*configSpec) validations() []validation {
+	return []validation{{"!has(self.connectTimeout) || duration(self.connectTimeout) > duration('0s')", "connectTimeout is 0; give at least 1ms"}}
+}
+
 func (s *configSpec) checkSpec(c cursor, m metadata) {
 	o := c.r.opts
 	if m.Name != "" && m.Name != "mesh" {

@@ -16,6 +16,7 @@ import (
 //	is          a rule of textRules for a string, or for the strings of a list or map
 //	keys        a rule of textRules for the keys of a map
 //	in          the strings allowed, "A|B"
+//	default     what a missing one means; for schemas only
 //	min, max    of a number, of a string's bytes, or of a list's length
 //	unsupported known to Kubernetes and not to heddle; the tag says what to do instead
 //
@@ -93,7 +94,7 @@ func (c cursor) decodeStruct(v reflect.Value) {
 		index, ok := fields[name]
 		if !ok {
 			at.path = strings.TrimPrefix(c.path+"."+clip(name), ".")
-			cursor{c.r, key, at.path}.errorf("unknown field%s", suggest(name, known))
+			cursor{c.r, key, at.path}.errorf("unknown field%s", Suggest(name, known))
 			continue
 		}
 		at.decodeField(v.Field(index), v.Type().Field(index))

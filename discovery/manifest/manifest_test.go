@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -226,4 +227,34 @@ func FuzzParse(f *testing.F) {
 			checkRoundTrip(t, o)
 		}
 	})
+}
+
+// TestClosedPolicy: what cannot be read allows no more than it may have meant.
+func TestClosedPolicy(t *testing.T) {
+	db, api := mesh.Name{Namespace: "shop", Name: "db"}, mesh.Name{Namespace: "shop", Name: "api"}
+	for _, tc := range []struct {
+		spec    string
+		deny    bool
+		targets []mesh.Name
+	}{
+		{`{"rulez":[]}`, false, nil},
+		{`{"action":"Allow","targetRefs":[{"kind":"Service","name":"db"},{"kind":"Service","name":"api","port":1},{"kind":"Service","name":"db"}]}`, false, []mesh.Name{db, api}},
+		{`{"action":"Deny","targetRefs":[{"kind":"Service","name":"db"}],"rules":[]}`, true, []mesh.Name{db}},
+		{`{"action":"allow","targetRefs":[{"kind":"Service","name":"db"}]}`, true, []mesh.Name{db}},
+		{`{"action":7}`, true, nil},
+		{`{"targetRefs":[{"kind":"Service","name":"db"},{"kind":"Gateway","name":"api"}]}`, false, nil},
+		{`{"targetRefs":[{"kind":"Service","name":"db"},{"kind":"Service","name":"No name"}]}`, false, nil},
+		{`{"targetRefs":{"kind":"Service","name":"db"}}`, false, nil},
+		{`{"targetRefs":[{"group":"apps","kind":"Service","name":"db"}]}`, false, nil},
+		{`[]`, true, nil},
+		{`null`, false, nil},
+		{`{`, true, nil},
+		{``, true, nil},
+	} {
+		p := ClosedPolicy(mesh.Name{Namespace: "shop", Name: "x"}, []byte(tc.spec))
+		refusesAll := len(p.Rules) == 1 && len(p.Rules[0].From) == 0 && len(p.Rules[0].Ports) == 0
+		if p.Deny != tc.deny || p.Deny && !refusesAll || !p.Deny && len(p.Rules) > 0 || !slices.Equal(p.Targets, tc.targets) {
+			t.Errorf("%s is closed as %+v", tc.spec, p)
+		}
+	}
 }

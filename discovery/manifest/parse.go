@@ -154,7 +154,7 @@ func (r *reading) kind(at cursor) (kind, bool) {
 	}
 	k, ok := kinds[mesh.Kind(name.node.Value)]
 	if !ok {
-		name.errorf("heddle has no kind %s%s", quote(name.node.Value), suggest(name.node.Value, r.userKinds()))
+		name.errorf("heddle has no kind %s%s", quote(name.node.Value), Suggest(name.node.Value, r.userKinds()))
 		return kind{}, false
 	}
 	r.ref = k.peekRef(at, r.opts)

@@ -1,13 +1,17 @@
 package manifest
 
 import (
+	"bytes"
+	"encoding/json"
+	"slices"
+
 	"github.com/heddle-mesh/heddle/controlplane/mesh"
 	"github.com/heddle-mesh/heddle/identity/spiffeid"
 )
 
 type policySpec struct {
 	TargetRefs []targetRef  `json:"targetRefs,omitempty" min:"1" max:"16"`
-	Action     string       `json:"action,omitempty" in:"Allow|Deny"`
+	Action     string       `json:"action,omitempty" in:"Allow|Deny" default:"Allow"`
 	Rules      []policyRule `json:"rules,omitempty" max:"64"`
 }
 
@@ -39,6 +43,21 @@ func (f *caller) check(c cursor) {
 	}
 	if id, err := spiffeid.Parse(f.Identity); err == nil && id.TrustDomain() != c.r.opts.TrustDomain {
 		c.at("identity").errorf("is of trust domain %q and this mesh is %q; identities of others cannot connect", id.TrustDomain(), c.r.opts.TrustDomain)
+	}
+}
+
+// validations says what check says. CEL calls the field namespace so.
+func (*caller) validations() []validation {
+	return []validation{
+		{"!has(self.identity) || !has(self.serviceAccount) && !has(self.__namespace__)", "has an identity and more; give identity alone, or serviceAccount and namespace"},
+		{"has(self.identity) || has(self.serviceAccount) || has(self.__namespace__)", "names nobody; give serviceAccount, namespace or identity"},
+	}
+}
+
+func (*policySpec) validations() []validation {
+	return []validation{
+		{"!has(self.action) || self.action != 'Deny' || has(self.rules) && size(self.rules) > 0", "a Deny without rules refuses nobody; add a rule, {} refuses everybody"},
+		{"!has(self.targetRefs) || self.targetRefs.all(t, self.targetRefs.exists_one(o, o.name == t.name))", "targets a service a second time; remove one of the two"},
 	}
 }
 
@@ -81,4 +100,37 @@ func (f *caller) build(m metadata, o Options) mesh.Caller {
 	name := serviceRef(f.Namespace, f.ServiceAccount, m)
 	id, _ := spiffeid.New(o.TrustDomain, name.Namespace, name.Name) // DNS names are path segments
 	return mesh.Caller{Identity: id}
+}
+
+// ClosedPolicy is what is safe to enforce in the place of an AuthorizationPolicy that
+// cannot be read: not less than it may have meant. Where it is an Allow it allows nobody,
+// and what other policies allow goes on; anything else refuses everybody. It is for the
+// services that it targets if those can be read, else for all of the namespace. spec is
+// JSON, and may be anything.
+func ClosedPolicy(name mesh.Name, spec []byte) *mesh.AuthorizationPolicy {
+	p := &mesh.AuthorizationPolicy{
+		Meta: mesh.Meta{Ref: mesh.Ref{Kind: mesh.KindAuthorizationPolicy, Name: name}},
+		Deny: true, Rules: []mesh.AuthorizationRule{{}},
+	}
+	var fields struct{ TargetRefs, Action json.RawMessage }
+	if json.Unmarshal(spec, &fields) != nil {
+		return p
+	}
+	if a := fields.Action; a == nil || bytes.Equal(bytes.TrimSpace(a), []byte(`"Allow"`)) {
+		p.Deny, p.Rules = false, nil
+	}
+	var targets []targetRef
+	if json.Unmarshal(fields.TargetRefs, &targets) != nil {
+		return p
+	}
+	for _, t := range targets {
+		if t.Kind != string(mesh.KindService) || t.Group != "" || textRules["label1035"](t.Name) != "" {
+			p.Targets = nil
+			return p
+		}
+		if n := serviceRef("", t.Name, metadata{Namespace: name.Namespace}); !slices.Contains(p.Targets, n) {
+			p.Targets = append(p.Targets, n)
+		}
+	}
+	return p
 }

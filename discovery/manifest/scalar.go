@@ -43,7 +43,7 @@ func (c cursor) decodeText(v reflect.Value, tag reflect.StructTag) {
 
 // nearest is the suggestion for a wrong word among a list that the message already has.
 func nearest(got string, allowed []string) string {
-	if hint := suggest(got, allowed); strings.HasPrefix(hint, "; did") {
+	if hint := Suggest(got, allowed); strings.HasPrefix(hint, "; did") {
 		return hint
 	}
 	return "; use one of them"

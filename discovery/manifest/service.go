@@ -76,10 +76,8 @@ func (s *serviceSpec) checkSpec(c cursor, _ metadata) {
 	}
 }
 
-// protocol is what the port says it speaks: by appProtocol, else by the first word of
-// its name (the habit of Istio and others), else bytes.
 // PortProtocol is what a service's port speaks: its appProtocol says so, else the part of
-// its name before a dash, else it is TCP.
+// its name before a dash (the habit of Istio and others), else it is TCP.
 func PortProtocol(appProtocol, name string) mesh.Protocol {
 	word := appProtocol
 	if word == "" {

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// suggest is `; did you mean "X"?` for the known word nearest to got, or the list of
+// Suggest is `; did you mean "X"?` for the known word nearest to got, or the list of
 // known words where none is near and they are few.
-func suggest(got string, known []string) string {
+func Suggest(got string, known []string) string {
 	known = slices.Sorted(slices.Values(known))
 	best, distance := "", 1+max(2, len(got)/3)
 	for _, k := range known {

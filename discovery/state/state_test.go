@@ -222,8 +222,8 @@ func TestWriter(t *testing.T) {
 		if fail != nil {
 			return 0, nil, fail
 		}
-		_, after, _, err := store.Apply(changes...)
-		return after.Revision, nil, err
+		err := store.Apply(changes, nil)
+		return store.Snapshot().Revision, nil, err
 	})
 	api := Item{Object: svc("api"), Document: put("api", "1", "").Document}
 	out, err := w.Write(Batch{Put: []Item{api}})

@@ -80,7 +80,7 @@ func (x Result_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Result_Action.Descriptor instead.
 func (Result_Action) EnumDescriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{3, 0}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{5, 0}
 }
 
 type Finding_Level int32
@@ -132,10 +132,98 @@ func (x Finding_Level) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Finding_Level.Descriptor instead.
 func (Finding_Level) EnumDescriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{29, 0}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{31, 0}
 }
 
-// Ref names one object.
+type StatusRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Refs          []*Ref                 `protobuf:"bytes,1,rep,name=refs,proto3" json:"refs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatusRequest) Reset() {
+	*x = StatusRequest{}
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusRequest) ProtoMessage() {}
+
+func (x *StatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
+func (*StatusRequest) Descriptor() ([]byte, []int) {
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *StatusRequest) GetRefs() []*Ref {
+	if x != nil {
+		return x.Refs
+	}
+	return nil
+}
+
+type StatusReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For each reference its status as JSON; empty where the replica does not have the object.
+	Json          [][]byte `protobuf:"bytes,1,rep,name=json,proto3" json:"json,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatusReply) Reset() {
+	*x = StatusReply{}
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusReply) ProtoMessage() {}
+
+func (x *StatusReply) ProtoReflect() protoreflect.Message {
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
+func (*StatusReply) Descriptor() ([]byte, []int) {
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *StatusReply) GetJson() [][]byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
 type Ref struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -147,7 +235,7 @@ type Ref struct {
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[0]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -159,7 +247,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[0]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -172,7 +260,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{0}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Ref) GetKind() string {
@@ -211,7 +299,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[1]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -223,7 +311,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[1]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -236,7 +324,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{1}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ApplyRequest) GetDocuments() []byte {
@@ -278,7 +366,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[2]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -290,7 +378,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[2]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -303,7 +391,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{2}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ApplyReply) GetResults() []*Result {
@@ -332,7 +420,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[3]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -344,7 +432,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[3]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -357,7 +445,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{3}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Result) GetRef() *Ref {
@@ -398,7 +486,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[4]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -410,7 +498,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[4]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -423,7 +511,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{4}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DeleteRequest) GetRefs() []*Ref {
@@ -455,7 +543,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[5]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +555,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[5]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,7 +568,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{5}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetRequest) GetKind() string {
@@ -522,7 +610,7 @@ type Document struct {
 
 func (x *Document) Reset() {
 	*x = Document{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[6]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -534,7 +622,7 @@ func (x *Document) String() string {
 func (*Document) ProtoMessage() {}
 
 func (x *Document) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[6]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -547,7 +635,7 @@ func (x *Document) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Document.ProtoReflect.Descriptor instead.
 func (*Document) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{6}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Document) GetRef() *Ref {
@@ -574,7 +662,7 @@ type Problems struct {
 
 func (x *Problems) Reset() {
 	*x = Problems{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[7]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -586,7 +674,7 @@ func (x *Problems) String() string {
 func (*Problems) ProtoMessage() {}
 
 func (x *Problems) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[7]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -599,7 +687,7 @@ func (x *Problems) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problems.ProtoReflect.Descriptor instead.
 func (*Problems) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{7}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Problems) GetProblems() []*Problem {
@@ -625,7 +713,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[8]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +725,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[8]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +738,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{8}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Problem) GetSource() string {
@@ -702,7 +790,7 @@ type WorkloadState struct {
 
 func (x *WorkloadState) Reset() {
 	*x = WorkloadState{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[9]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +802,7 @@ func (x *WorkloadState) String() string {
 func (*WorkloadState) ProtoMessage() {}
 
 func (x *WorkloadState) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[9]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +815,7 @@ func (x *WorkloadState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadState.ProtoReflect.Descriptor instead.
 func (*WorkloadState) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{9}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WorkloadState) GetState() isWorkloadState_State {
@@ -809,7 +897,7 @@ type Workload struct {
 
 func (x *Workload) Reset() {
 	*x = Workload{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[10]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -821,7 +909,7 @@ func (x *Workload) String() string {
 func (*Workload) ProtoMessage() {}
 
 func (x *Workload) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[10]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -834,7 +922,7 @@ func (x *Workload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workload.ProtoReflect.Descriptor instead.
 func (*Workload) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{10}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Workload) GetNamespace() string {
@@ -927,7 +1015,7 @@ type WorkloadPort struct {
 
 func (x *WorkloadPort) Reset() {
 	*x = WorkloadPort{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[11]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -939,7 +1027,7 @@ func (x *WorkloadPort) String() string {
 func (*WorkloadPort) ProtoMessage() {}
 
 func (x *WorkloadPort) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[11]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -952,7 +1040,7 @@ func (x *WorkloadPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadPort.ProtoReflect.Descriptor instead.
 func (*WorkloadPort) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{11}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WorkloadPort) GetApp() uint32 {
@@ -990,7 +1078,7 @@ type Upstream struct {
 
 func (x *Upstream) Reset() {
 	*x = Upstream{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[12]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1002,7 +1090,7 @@ func (x *Upstream) String() string {
 func (*Upstream) ProtoMessage() {}
 
 func (x *Upstream) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[12]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1015,7 +1103,7 @@ func (x *Upstream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upstream.ProtoReflect.Descriptor instead.
 func (*Upstream) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{12}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Upstream) GetNamespace() string {
@@ -1046,7 +1134,8 @@ func (x *Upstream) GetLocal() string {
 	return ""
 }
 
-// Readiness changes whether the workload gets new requests: ready and not draining.
+// Readiness changes whether the workload gets new requests: ready and not draining. The
+// reply to draining comes when no connected proxy sends it any, so that it can end.
 type Readiness struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ready         bool                   `protobuf:"varint,1,opt,name=ready,proto3" json:"ready,omitempty"`
@@ -1057,7 +1146,7 @@ type Readiness struct {
 
 func (x *Readiness) Reset() {
 	*x = Readiness{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[13]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1069,7 +1158,7 @@ func (x *Readiness) String() string {
 func (*Readiness) ProtoMessage() {}
 
 func (x *Readiness) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[13]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1082,7 +1171,7 @@ func (x *Readiness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Readiness.ProtoReflect.Descriptor instead.
 func (*Readiness) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{13}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Readiness) GetReady() bool {
@@ -1107,7 +1196,7 @@ type Bye struct {
 
 func (x *Bye) Reset() {
 	*x = Bye{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[14]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1208,7 @@ func (x *Bye) String() string {
 func (*Bye) ProtoMessage() {}
 
 func (x *Bye) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[14]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1221,7 @@ func (x *Bye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bye.ProtoReflect.Descriptor instead.
 func (*Bye) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{14}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{16}
 }
 
 type RegisterReply struct {
@@ -1147,7 +1236,7 @@ type RegisterReply struct {
 
 func (x *RegisterReply) Reset() {
 	*x = RegisterReply{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[15]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1248,7 @@ func (x *RegisterReply) String() string {
 func (*RegisterReply) ProtoMessage() {}
 
 func (x *RegisterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[15]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1261,7 @@ func (x *RegisterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterReply.ProtoReflect.Descriptor instead.
 func (*RegisterReply) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{15}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RegisterReply) GetRevision() uint64 {
@@ -1197,7 +1286,7 @@ type ProxiesRequest struct {
 
 func (x *ProxiesRequest) Reset() {
 	*x = ProxiesRequest{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[16]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1298,7 @@ func (x *ProxiesRequest) String() string {
 func (*ProxiesRequest) ProtoMessage() {}
 
 func (x *ProxiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[16]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1311,7 @@ func (x *ProxiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxiesRequest.ProtoReflect.Descriptor instead.
 func (*ProxiesRequest) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{16}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{18}
 }
 
 type ProxiesReply struct {
@@ -1234,7 +1323,7 @@ type ProxiesReply struct {
 
 func (x *ProxiesReply) Reset() {
 	*x = ProxiesReply{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[17]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1335,7 @@ func (x *ProxiesReply) String() string {
 func (*ProxiesReply) ProtoMessage() {}
 
 func (x *ProxiesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[17]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1348,7 @@ func (x *ProxiesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxiesReply.ProtoReflect.Descriptor instead.
 func (*ProxiesReply) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{17}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ProxiesReply) GetProxies() []*Proxy {
@@ -1287,7 +1376,7 @@ type Proxy struct {
 
 func (x *Proxy) Reset() {
 	*x = Proxy{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[18]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1299,7 +1388,7 @@ func (x *Proxy) String() string {
 func (*Proxy) ProtoMessage() {}
 
 func (x *Proxy) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[18]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,7 +1401,7 @@ func (x *Proxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proxy.ProtoReflect.Descriptor instead.
 func (*Proxy) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{18}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Proxy) GetId() string {
@@ -1386,7 +1475,7 @@ type Nack struct {
 
 func (x *Nack) Reset() {
 	*x = Nack{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[19]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1398,7 +1487,7 @@ func (x *Nack) String() string {
 func (*Nack) ProtoMessage() {}
 
 func (x *Nack) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[19]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1411,7 +1500,7 @@ func (x *Nack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nack.ProtoReflect.Descriptor instead.
 func (*Nack) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{19}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Nack) GetType() string {
@@ -1467,7 +1556,7 @@ type Origin struct {
 
 func (x *Origin) Reset() {
 	*x = Origin{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[20]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1479,7 +1568,7 @@ func (x *Origin) String() string {
 func (*Origin) ProtoMessage() {}
 
 func (x *Origin) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[20]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1492,7 +1581,7 @@ func (x *Origin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Origin.ProtoReflect.Descriptor instead.
 func (*Origin) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{20}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Origin) GetRef() *Ref {
@@ -1520,7 +1609,7 @@ type ConfigRequest struct {
 
 func (x *ConfigRequest) Reset() {
 	*x = ConfigRequest{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[21]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +1621,7 @@ func (x *ConfigRequest) String() string {
 func (*ConfigRequest) ProtoMessage() {}
 
 func (x *ConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[21]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,7 +1634,7 @@ func (x *ConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigRequest.ProtoReflect.Descriptor instead.
 func (*ConfigRequest) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{21}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ConfigRequest) GetWorkload() *Ref {
@@ -1571,7 +1660,7 @@ type ConfigReply struct {
 
 func (x *ConfigReply) Reset() {
 	*x = ConfigReply{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[22]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1583,7 +1672,7 @@ func (x *ConfigReply) String() string {
 func (*ConfigReply) ProtoMessage() {}
 
 func (x *ConfigReply) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[22]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1596,7 +1685,7 @@ func (x *ConfigReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigReply.ProtoReflect.Descriptor instead.
 func (*ConfigReply) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{22}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ConfigReply) GetResources() []*Resource {
@@ -1620,7 +1709,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[23]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1632,7 +1721,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[23]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1645,7 +1734,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{23}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Resource) GetType() string {
@@ -1684,15 +1773,18 @@ func (x *Resource) GetJson() []byte {
 }
 
 type WaitRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Where objects are kept by another engine: wait first until the mesh has these
+	// generations, 0 for an object that is gone. Not together with revision.
+	Objects       []*Origin `protobuf:"bytes,2,rep,name=objects,proto3" json:"objects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[24]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1704,7 +1796,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[24]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1717,7 +1809,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{24}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WaitRequest) GetRevision() uint64 {
@@ -1725,6 +1817,13 @@ func (x *WaitRequest) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *WaitRequest) GetObjects() []*Origin {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
 }
 
 type WaitReply struct {
@@ -1741,7 +1840,7 @@ type WaitReply struct {
 
 func (x *WaitReply) Reset() {
 	*x = WaitReply{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[25]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +1852,7 @@ func (x *WaitReply) String() string {
 func (*WaitReply) ProtoMessage() {}
 
 func (x *WaitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[25]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +1865,7 @@ func (x *WaitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitReply.ProtoReflect.Descriptor instead.
 func (*WaitReply) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{25}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WaitReply) GetRevision() uint64 {
@@ -1814,7 +1913,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[26]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1826,7 +1925,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[26]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1839,7 +1938,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{26}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Refusal) GetProxy() string {
@@ -1864,7 +1963,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[27]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +1975,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[27]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +1988,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{27}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{29}
 }
 
 type CheckReply struct {
@@ -1901,7 +2000,7 @@ type CheckReply struct {
 
 func (x *CheckReply) Reset() {
 	*x = CheckReply{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[28]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1913,7 +2012,7 @@ func (x *CheckReply) String() string {
 func (*CheckReply) ProtoMessage() {}
 
 func (x *CheckReply) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[28]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1926,7 +2025,7 @@ func (x *CheckReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckReply.ProtoReflect.Descriptor instead.
 func (*CheckReply) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{28}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CheckReply) GetFindings() []*Finding {
@@ -1948,7 +2047,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[29]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2059,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_api_apipb_api_proto_msgTypes[29]
+	mi := &file_discovery_api_apipb_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2072,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{29}
+	return file_discovery_api_apipb_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Finding) GetName() string {
@@ -2008,7 +2107,11 @@ var File_discovery_api_apipb_api_proto protoreflect.FileDescriptor
 
 const file_discovery_api_apipb_api_proto_rawDesc = "" +
 	"\n" +
-	"\x1ddiscovery/api/apipb/api.proto\x12\rheddle.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"K\n" +
+	"\x1ddiscovery/api/apipb/api.proto\x12\rheddle.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"7\n" +
+	"\rStatusRequest\x12&\n" +
+	"\x04refs\x18\x01 \x03(\v2\x12.heddle.api.v1.RefR\x04refs\"!\n" +
+	"\vStatusReply\x12\x12\n" +
+	"\x04json\x18\x01 \x03(\fR\x04json\"K\n" +
 	"\x03Ref\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
@@ -2131,9 +2234,10 @@ const file_discovery_api_apipb_api_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12/\n" +
 	"\aorigins\x18\x04 \x03(\v2\x15.heddle.api.v1.OriginR\aorigins\x12\x12\n" +
-	"\x04json\x18\x05 \x01(\fR\x04json\")\n" +
+	"\x04json\x18\x05 \x01(\fR\x04json\"Z\n" +
 	"\vWaitRequest\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\x97\x01\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12/\n" +
+	"\aobjects\x18\x02 \x03(\v2\x15.heddle.api.v1.OriginR\aobjects\"\x97\x01\n" +
 	"\tWaitReply\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\rR\x05total\x12\x12\n" +
@@ -2167,7 +2271,9 @@ const file_discovery_api_apipb_api_proto_rawDesc = "" +
 	"\aProxies\x12\x1d.heddle.api.v1.ProxiesRequest\x1a\x1b.heddle.api.v1.ProxiesReply\x12B\n" +
 	"\x06Config\x12\x1c.heddle.api.v1.ConfigRequest\x1a\x1a.heddle.api.v1.ConfigReply\x12>\n" +
 	"\x04Wait\x12\x1a.heddle.api.v1.WaitRequest\x1a\x18.heddle.api.v1.WaitReply0\x01\x12?\n" +
-	"\x05Check\x12\x1b.heddle.api.v1.CheckRequest\x1a\x19.heddle.api.v1.CheckReplyB3Z1github.com/heddle-mesh/heddle/discovery/api/apipbb\x06proto3"
+	"\x05Check\x12\x1b.heddle.api.v1.CheckRequest\x1a\x19.heddle.api.v1.CheckReply2M\n" +
+	"\aReplica\x12B\n" +
+	"\x06Status\x12\x1c.heddle.api.v1.StatusRequest\x1a\x1a.heddle.api.v1.StatusReplyB3Z1github.com/heddle-mesh/heddle/discovery/api/apipbb\x06proto3"
 
 var (
 	file_discovery_api_apipb_api_proto_rawDescOnce sync.Once
@@ -2182,97 +2288,103 @@ func file_discovery_api_apipb_api_proto_rawDescGZIP() []byte {
 }
 
 var file_discovery_api_apipb_api_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_discovery_api_apipb_api_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_discovery_api_apipb_api_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_discovery_api_apipb_api_proto_goTypes = []any{
 	(Result_Action)(0),            // 0: heddle.api.v1.Result.Action
 	(Finding_Level)(0),            // 1: heddle.api.v1.Finding.Level
-	(*Ref)(nil),                   // 2: heddle.api.v1.Ref
-	(*ApplyRequest)(nil),          // 3: heddle.api.v1.ApplyRequest
-	(*ApplyReply)(nil),            // 4: heddle.api.v1.ApplyReply
-	(*Result)(nil),                // 5: heddle.api.v1.Result
-	(*DeleteRequest)(nil),         // 6: heddle.api.v1.DeleteRequest
-	(*GetRequest)(nil),            // 7: heddle.api.v1.GetRequest
-	(*Document)(nil),              // 8: heddle.api.v1.Document
-	(*Problems)(nil),              // 9: heddle.api.v1.Problems
-	(*Problem)(nil),               // 10: heddle.api.v1.Problem
-	(*WorkloadState)(nil),         // 11: heddle.api.v1.WorkloadState
-	(*Workload)(nil),              // 12: heddle.api.v1.Workload
-	(*WorkloadPort)(nil),          // 13: heddle.api.v1.WorkloadPort
-	(*Upstream)(nil),              // 14: heddle.api.v1.Upstream
-	(*Readiness)(nil),             // 15: heddle.api.v1.Readiness
-	(*Bye)(nil),                   // 16: heddle.api.v1.Bye
-	(*RegisterReply)(nil),         // 17: heddle.api.v1.RegisterReply
-	(*ProxiesRequest)(nil),        // 18: heddle.api.v1.ProxiesRequest
-	(*ProxiesReply)(nil),          // 19: heddle.api.v1.ProxiesReply
-	(*Proxy)(nil),                 // 20: heddle.api.v1.Proxy
-	(*Nack)(nil),                  // 21: heddle.api.v1.Nack
-	(*Origin)(nil),                // 22: heddle.api.v1.Origin
-	(*ConfigRequest)(nil),         // 23: heddle.api.v1.ConfigRequest
-	(*ConfigReply)(nil),           // 24: heddle.api.v1.ConfigReply
-	(*Resource)(nil),              // 25: heddle.api.v1.Resource
-	(*WaitRequest)(nil),           // 26: heddle.api.v1.WaitRequest
-	(*WaitReply)(nil),             // 27: heddle.api.v1.WaitReply
-	(*Refusal)(nil),               // 28: heddle.api.v1.Refusal
-	(*CheckRequest)(nil),          // 29: heddle.api.v1.CheckRequest
-	(*CheckReply)(nil),            // 30: heddle.api.v1.CheckReply
-	(*Finding)(nil),               // 31: heddle.api.v1.Finding
-	nil,                           // 32: heddle.api.v1.Workload.LabelsEntry
-	nil,                           // 33: heddle.api.v1.Proxy.ResourcesEntry
-	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*StatusRequest)(nil),         // 2: heddle.api.v1.StatusRequest
+	(*StatusReply)(nil),           // 3: heddle.api.v1.StatusReply
+	(*Ref)(nil),                   // 4: heddle.api.v1.Ref
+	(*ApplyRequest)(nil),          // 5: heddle.api.v1.ApplyRequest
+	(*ApplyReply)(nil),            // 6: heddle.api.v1.ApplyReply
+	(*Result)(nil),                // 7: heddle.api.v1.Result
+	(*DeleteRequest)(nil),         // 8: heddle.api.v1.DeleteRequest
+	(*GetRequest)(nil),            // 9: heddle.api.v1.GetRequest
+	(*Document)(nil),              // 10: heddle.api.v1.Document
+	(*Problems)(nil),              // 11: heddle.api.v1.Problems
+	(*Problem)(nil),               // 12: heddle.api.v1.Problem
+	(*WorkloadState)(nil),         // 13: heddle.api.v1.WorkloadState
+	(*Workload)(nil),              // 14: heddle.api.v1.Workload
+	(*WorkloadPort)(nil),          // 15: heddle.api.v1.WorkloadPort
+	(*Upstream)(nil),              // 16: heddle.api.v1.Upstream
+	(*Readiness)(nil),             // 17: heddle.api.v1.Readiness
+	(*Bye)(nil),                   // 18: heddle.api.v1.Bye
+	(*RegisterReply)(nil),         // 19: heddle.api.v1.RegisterReply
+	(*ProxiesRequest)(nil),        // 20: heddle.api.v1.ProxiesRequest
+	(*ProxiesReply)(nil),          // 21: heddle.api.v1.ProxiesReply
+	(*Proxy)(nil),                 // 22: heddle.api.v1.Proxy
+	(*Nack)(nil),                  // 23: heddle.api.v1.Nack
+	(*Origin)(nil),                // 24: heddle.api.v1.Origin
+	(*ConfigRequest)(nil),         // 25: heddle.api.v1.ConfigRequest
+	(*ConfigReply)(nil),           // 26: heddle.api.v1.ConfigReply
+	(*Resource)(nil),              // 27: heddle.api.v1.Resource
+	(*WaitRequest)(nil),           // 28: heddle.api.v1.WaitRequest
+	(*WaitReply)(nil),             // 29: heddle.api.v1.WaitReply
+	(*Refusal)(nil),               // 30: heddle.api.v1.Refusal
+	(*CheckRequest)(nil),          // 31: heddle.api.v1.CheckRequest
+	(*CheckReply)(nil),            // 32: heddle.api.v1.CheckReply
+	(*Finding)(nil),               // 33: heddle.api.v1.Finding
+	nil,                           // 34: heddle.api.v1.Workload.LabelsEntry
+	nil,                           // 35: heddle.api.v1.Proxy.ResourcesEntry
+	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
 }
 var file_discovery_api_apipb_api_proto_depIdxs = []int32{
-	5,  // 0: heddle.api.v1.ApplyReply.results:type_name -> heddle.api.v1.Result
-	2,  // 1: heddle.api.v1.Result.ref:type_name -> heddle.api.v1.Ref
-	0,  // 2: heddle.api.v1.Result.action:type_name -> heddle.api.v1.Result.Action
-	2,  // 3: heddle.api.v1.DeleteRequest.refs:type_name -> heddle.api.v1.Ref
-	2,  // 4: heddle.api.v1.Document.ref:type_name -> heddle.api.v1.Ref
-	10, // 5: heddle.api.v1.Problems.problems:type_name -> heddle.api.v1.Problem
-	2,  // 6: heddle.api.v1.Problem.ref:type_name -> heddle.api.v1.Ref
-	12, // 7: heddle.api.v1.WorkloadState.workload:type_name -> heddle.api.v1.Workload
-	15, // 8: heddle.api.v1.WorkloadState.readiness:type_name -> heddle.api.v1.Readiness
-	16, // 9: heddle.api.v1.WorkloadState.bye:type_name -> heddle.api.v1.Bye
-	32, // 10: heddle.api.v1.Workload.labels:type_name -> heddle.api.v1.Workload.LabelsEntry
-	13, // 11: heddle.api.v1.Workload.ports:type_name -> heddle.api.v1.WorkloadPort
-	14, // 12: heddle.api.v1.Workload.upstreams:type_name -> heddle.api.v1.Upstream
-	34, // 13: heddle.api.v1.RegisterReply.grace:type_name -> google.protobuf.Duration
-	20, // 14: heddle.api.v1.ProxiesReply.proxies:type_name -> heddle.api.v1.Proxy
-	2,  // 15: heddle.api.v1.Proxy.workload:type_name -> heddle.api.v1.Ref
-	35, // 16: heddle.api.v1.Proxy.connected_since:type_name -> google.protobuf.Timestamp
-	35, // 17: heddle.api.v1.Proxy.last_ack:type_name -> google.protobuf.Timestamp
-	33, // 18: heddle.api.v1.Proxy.resources:type_name -> heddle.api.v1.Proxy.ResourcesEntry
-	21, // 19: heddle.api.v1.Proxy.nacks:type_name -> heddle.api.v1.Nack
-	22, // 20: heddle.api.v1.Nack.origins:type_name -> heddle.api.v1.Origin
-	35, // 21: heddle.api.v1.Nack.time:type_name -> google.protobuf.Timestamp
-	2,  // 22: heddle.api.v1.Origin.ref:type_name -> heddle.api.v1.Ref
-	2,  // 23: heddle.api.v1.ConfigRequest.workload:type_name -> heddle.api.v1.Ref
-	25, // 24: heddle.api.v1.ConfigReply.resources:type_name -> heddle.api.v1.Resource
-	22, // 25: heddle.api.v1.Resource.origins:type_name -> heddle.api.v1.Origin
-	28, // 26: heddle.api.v1.WaitReply.refused:type_name -> heddle.api.v1.Refusal
-	21, // 27: heddle.api.v1.Refusal.nack:type_name -> heddle.api.v1.Nack
-	31, // 28: heddle.api.v1.CheckReply.findings:type_name -> heddle.api.v1.Finding
-	1,  // 29: heddle.api.v1.Finding.level:type_name -> heddle.api.v1.Finding.Level
-	3,  // 30: heddle.api.v1.Objects.Apply:input_type -> heddle.api.v1.ApplyRequest
-	6,  // 31: heddle.api.v1.Objects.Delete:input_type -> heddle.api.v1.DeleteRequest
-	7,  // 32: heddle.api.v1.Objects.Get:input_type -> heddle.api.v1.GetRequest
-	11, // 33: heddle.api.v1.Workloads.Register:input_type -> heddle.api.v1.WorkloadState
-	18, // 34: heddle.api.v1.Mesh.Proxies:input_type -> heddle.api.v1.ProxiesRequest
-	23, // 35: heddle.api.v1.Mesh.Config:input_type -> heddle.api.v1.ConfigRequest
-	26, // 36: heddle.api.v1.Mesh.Wait:input_type -> heddle.api.v1.WaitRequest
-	29, // 37: heddle.api.v1.Mesh.Check:input_type -> heddle.api.v1.CheckRequest
-	4,  // 38: heddle.api.v1.Objects.Apply:output_type -> heddle.api.v1.ApplyReply
-	4,  // 39: heddle.api.v1.Objects.Delete:output_type -> heddle.api.v1.ApplyReply
-	8,  // 40: heddle.api.v1.Objects.Get:output_type -> heddle.api.v1.Document
-	17, // 41: heddle.api.v1.Workloads.Register:output_type -> heddle.api.v1.RegisterReply
-	19, // 42: heddle.api.v1.Mesh.Proxies:output_type -> heddle.api.v1.ProxiesReply
-	24, // 43: heddle.api.v1.Mesh.Config:output_type -> heddle.api.v1.ConfigReply
-	27, // 44: heddle.api.v1.Mesh.Wait:output_type -> heddle.api.v1.WaitReply
-	30, // 45: heddle.api.v1.Mesh.Check:output_type -> heddle.api.v1.CheckReply
-	38, // [38:46] is the sub-list for method output_type
-	30, // [30:38] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	4,  // 0: heddle.api.v1.StatusRequest.refs:type_name -> heddle.api.v1.Ref
+	7,  // 1: heddle.api.v1.ApplyReply.results:type_name -> heddle.api.v1.Result
+	4,  // 2: heddle.api.v1.Result.ref:type_name -> heddle.api.v1.Ref
+	0,  // 3: heddle.api.v1.Result.action:type_name -> heddle.api.v1.Result.Action
+	4,  // 4: heddle.api.v1.DeleteRequest.refs:type_name -> heddle.api.v1.Ref
+	4,  // 5: heddle.api.v1.Document.ref:type_name -> heddle.api.v1.Ref
+	12, // 6: heddle.api.v1.Problems.problems:type_name -> heddle.api.v1.Problem
+	4,  // 7: heddle.api.v1.Problem.ref:type_name -> heddle.api.v1.Ref
+	14, // 8: heddle.api.v1.WorkloadState.workload:type_name -> heddle.api.v1.Workload
+	17, // 9: heddle.api.v1.WorkloadState.readiness:type_name -> heddle.api.v1.Readiness
+	18, // 10: heddle.api.v1.WorkloadState.bye:type_name -> heddle.api.v1.Bye
+	34, // 11: heddle.api.v1.Workload.labels:type_name -> heddle.api.v1.Workload.LabelsEntry
+	15, // 12: heddle.api.v1.Workload.ports:type_name -> heddle.api.v1.WorkloadPort
+	16, // 13: heddle.api.v1.Workload.upstreams:type_name -> heddle.api.v1.Upstream
+	36, // 14: heddle.api.v1.RegisterReply.grace:type_name -> google.protobuf.Duration
+	22, // 15: heddle.api.v1.ProxiesReply.proxies:type_name -> heddle.api.v1.Proxy
+	4,  // 16: heddle.api.v1.Proxy.workload:type_name -> heddle.api.v1.Ref
+	37, // 17: heddle.api.v1.Proxy.connected_since:type_name -> google.protobuf.Timestamp
+	37, // 18: heddle.api.v1.Proxy.last_ack:type_name -> google.protobuf.Timestamp
+	35, // 19: heddle.api.v1.Proxy.resources:type_name -> heddle.api.v1.Proxy.ResourcesEntry
+	23, // 20: heddle.api.v1.Proxy.nacks:type_name -> heddle.api.v1.Nack
+	24, // 21: heddle.api.v1.Nack.origins:type_name -> heddle.api.v1.Origin
+	37, // 22: heddle.api.v1.Nack.time:type_name -> google.protobuf.Timestamp
+	4,  // 23: heddle.api.v1.Origin.ref:type_name -> heddle.api.v1.Ref
+	4,  // 24: heddle.api.v1.ConfigRequest.workload:type_name -> heddle.api.v1.Ref
+	27, // 25: heddle.api.v1.ConfigReply.resources:type_name -> heddle.api.v1.Resource
+	24, // 26: heddle.api.v1.Resource.origins:type_name -> heddle.api.v1.Origin
+	24, // 27: heddle.api.v1.WaitRequest.objects:type_name -> heddle.api.v1.Origin
+	30, // 28: heddle.api.v1.WaitReply.refused:type_name -> heddle.api.v1.Refusal
+	23, // 29: heddle.api.v1.Refusal.nack:type_name -> heddle.api.v1.Nack
+	33, // 30: heddle.api.v1.CheckReply.findings:type_name -> heddle.api.v1.Finding
+	1,  // 31: heddle.api.v1.Finding.level:type_name -> heddle.api.v1.Finding.Level
+	5,  // 32: heddle.api.v1.Objects.Apply:input_type -> heddle.api.v1.ApplyRequest
+	8,  // 33: heddle.api.v1.Objects.Delete:input_type -> heddle.api.v1.DeleteRequest
+	9,  // 34: heddle.api.v1.Objects.Get:input_type -> heddle.api.v1.GetRequest
+	13, // 35: heddle.api.v1.Workloads.Register:input_type -> heddle.api.v1.WorkloadState
+	20, // 36: heddle.api.v1.Mesh.Proxies:input_type -> heddle.api.v1.ProxiesRequest
+	25, // 37: heddle.api.v1.Mesh.Config:input_type -> heddle.api.v1.ConfigRequest
+	28, // 38: heddle.api.v1.Mesh.Wait:input_type -> heddle.api.v1.WaitRequest
+	31, // 39: heddle.api.v1.Mesh.Check:input_type -> heddle.api.v1.CheckRequest
+	2,  // 40: heddle.api.v1.Replica.Status:input_type -> heddle.api.v1.StatusRequest
+	6,  // 41: heddle.api.v1.Objects.Apply:output_type -> heddle.api.v1.ApplyReply
+	6,  // 42: heddle.api.v1.Objects.Delete:output_type -> heddle.api.v1.ApplyReply
+	10, // 43: heddle.api.v1.Objects.Get:output_type -> heddle.api.v1.Document
+	19, // 44: heddle.api.v1.Workloads.Register:output_type -> heddle.api.v1.RegisterReply
+	21, // 45: heddle.api.v1.Mesh.Proxies:output_type -> heddle.api.v1.ProxiesReply
+	26, // 46: heddle.api.v1.Mesh.Config:output_type -> heddle.api.v1.ConfigReply
+	29, // 47: heddle.api.v1.Mesh.Wait:output_type -> heddle.api.v1.WaitReply
+	32, // 48: heddle.api.v1.Mesh.Check:output_type -> heddle.api.v1.CheckReply
+	3,  // 49: heddle.api.v1.Replica.Status:output_type -> heddle.api.v1.StatusReply
+	41, // [41:50] is the sub-list for method output_type
+	32, // [32:41] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_discovery_api_apipb_api_proto_init() }
@@ -2280,7 +2392,7 @@ func file_discovery_api_apipb_api_proto_init() {
 	if File_discovery_api_apipb_api_proto != nil {
 		return
 	}
-	file_discovery_api_apipb_api_proto_msgTypes[9].OneofWrappers = []any{
+	file_discovery_api_apipb_api_proto_msgTypes[11].OneofWrappers = []any{
 		(*WorkloadState_Workload)(nil),
 		(*WorkloadState_Readiness)(nil),
 		(*WorkloadState_Bye)(nil),
@@ -2291,9 +2403,9 @@ func file_discovery_api_apipb_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_discovery_api_apipb_api_proto_rawDesc), len(file_discovery_api_apipb_api_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   32,
+			NumMessages:   34,
 			NumExtensions: 0,
-			NumServices:   3,
+			NumServices:   4,
 		},
 		GoTypes:           file_discovery_api_apipb_api_proto_goTypes,
 		DependencyIndexes: file_discovery_api_apipb_api_proto_depIdxs,
