@@ -41,6 +41,9 @@ func Bootstrap(c Config) (*bootstrapv3.Bootstrap, error) {
 		}},
 		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{
 			{Name: "heddle", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: runtime()}},
+			{Name: MeshLayer, LayerSpecifier: &bootstrapv3.RuntimeLayer_RtdsLayer_{RtdsLayer: &bootstrapv3.RuntimeLayer_RtdsLayer{
+				Name: MeshLayer, RtdsConfig: overADS(),
+			}}},
 			{Name: "admin", LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}}},
 		}},
 		ApplicationLogConfig: logConfig(),
@@ -165,17 +168,18 @@ func agentCluster(name, socket string) *clusterv3.Cluster {
 	}
 }
 
-// dynamicResources makes clusters and listeners come over ADS. Neither has a
-// time limit for the first answer: an Envoy that began to serve without would
-// be a hole in the mesh, and is "not ready" until then.
-func dynamicResources() *bootstrapv3.Bootstrap_DynamicResources {
-	ads := func() *corev3.ConfigSource {
-		return &corev3.ConfigSource{
-			ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
-			ResourceApiVersion:    corev3.ApiVersion_V3,
-			InitialFetchTimeout:   durationpb.New(0),
-		}
+// overADS makes something come over ADS, without a time limit for the first
+// answer: an Envoy that began to serve without clusters, listeners or the
+// mesh's settings would be a hole in the mesh, and is "not ready" until then.
+func overADS() *corev3.ConfigSource {
+	return &corev3.ConfigSource{
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+		ResourceApiVersion:    corev3.ApiVersion_V3,
+		InitialFetchTimeout:   durationpb.New(0),
 	}
+}
+
+func dynamicResources() *bootstrapv3.Bootstrap_DynamicResources {
 	return &bootstrapv3.Bootstrap_DynamicResources{
 		AdsConfig: &corev3.ApiConfigSource{
 			ApiType:             corev3.ApiConfigSource_DELTA_GRPC,
@@ -185,8 +189,8 @@ func dynamicResources() *bootstrapv3.Bootstrap_DynamicResources {
 			}}},
 			SetNodeOnFirstMessageOnly: true,
 		},
-		CdsConfig: ads(),
-		LdsConfig: ads(),
+		CdsConfig: overADS(),
+		LdsConfig: overADS(),
 	}
 }
 

@@ -24,6 +24,9 @@ const (
 	OTLPCluster  = "otlp"  // OTLP over gRPC
 )
 
+// MeshLayer names the layer of Envoy's runtime that holds the mesh's settings.
+const MeshLayer = "mesh"
+
 // Config is what differs between the Envoys of a mesh.
 type Config struct {
 	ID       string            // node.id, unique in the mesh
@@ -118,5 +121,7 @@ func Command(c Config, file string) []string {
 		"--concurrency", strconv.Itoa(c.Concurrency),
 		"--drain-time-s", strconv.Itoa(int(c.Drain / time.Second)),
 		"--log-level", c.LogLevel,
+		// Somebody may be reading along; the default is 10 seconds.
+		"--file-flush-interval-msec", "1000",
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -43,6 +44,13 @@ func (a *agent) DeltaAggregatedResources(s discoveryv3.AggregatedDiscoveryServic
 		}
 		<-a.release
 		resp := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: req.TypeUrl, Nonce: "1"}
+		if strings.HasSuffix(req.TypeUrl, ".Runtime") {
+			any, err := anypb.New(&runtimev3.Runtime{Name: bootstrap.MeshLayer})
+			if err != nil {
+				return err
+			}
+			resp.Resources = []*discoveryv3.Resource{{Name: bootstrap.MeshLayer, Version: "1", Resource: any}}
+		}
 		if strings.HasSuffix(req.TypeUrl, ".Cluster") {
 			for _, name := range []string{"api.default:80", "dst|10.68.0.7:80", "dst|[fd68::7]:80", "app|8080"} {
 				any, err := anypb.New(&clusterv3.Cluster{Name: name, ConnectTimeout: durationpb.New(1e9)})

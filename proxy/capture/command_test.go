@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -18,7 +19,14 @@ func TestCommand(t *testing.T) {
 		n := openNetwork(t, testConfig(t, m))
 		ns := newNamespace(t, n, NamespaceConfig{Name: "a"})
 		sh := func(script string) Exec { return Exec{Argv: []string{"sh", "-c", script}} }
-		uid := "65534" // in Rootless the user who started it, by default
+		uid, gid := strconv.Itoa(plainUID), strconv.Itoa(plainUID)
+		if m == Rootless { // the user who started it, by default
+			uid, gid, _ = strings.Cut(os.Getenv(plainEnv), ":")
+		}
+		plain, err := user.LookupId(uid)
+		if err != nil {
+			t.Fatal(err)
+		}
 		as := func(e Exec) Exec {
 			if m == Transparent {
 				e.User = uid
@@ -33,16 +41,16 @@ func TestCommand(t *testing.T) {
 		resolv.ResolvConf, resolv.Hosts = []byte("nameserver 127.0.0.1\n"), []byte("127.0.0.1 localhost\n")
 		dir := as(sh("pwd"))
 		dir.Dir = "/usr"
-		user := sh("id -u; id -g")
-		user.User = "4321:8765"
+		another := sh("id -u; id -g")
+		another.User = "4321:8765"
 		for _, c := range []struct {
 			what string
 			e    Exec
 			want string
 			code int
 		}{
-			{"uid", as(sh("id -u; id -un; id -g")), uid + "\nnobody\n" + uid, 0},
-			{"another uid and gid", user, "4321\n8765", 0},
+			{"uid", as(sh("id -u; id -un; id -g")), uid + "\n" + plain.Username + "\n" + gid, 0},
+			{"another uid and gid", another, "4321\n8765", 0},
 			{"resolver files", resolv, "nameserver 127.0.0.1\n127.0.0.1 localhost", 0},
 			{"working directory", dir, "/usr", 0},
 			{"exit code", as(sh("exit 7")), "", 7},

@@ -72,7 +72,7 @@ func probeNetwork(m Mode) error {
 	if err != nil {
 		return err
 	}
-	return DefaultRules(m).apply(int(ns.Fd()), nil)
+	return DefaultRules(m).apply(int(ns.Fd()))
 }
 
 // runProbe does the same in a child that a plain user's mode would start.

@@ -22,6 +22,20 @@ func helper(args []string) error {
 	switch args[0] {
 	case "dial": // ADDR MARK SOURCE
 		return helperDial(args[1], args[2], args[3])
+	case "verify": // ADDR...
+		var addrs []netip.Addr
+		for _, a := range args[1:] {
+			addrs = append(addrs, netip.MustParseAddr(a))
+		}
+		err := Verify(context.Background(), addrs)
+		if errors.Is(err, ErrNotCaptured) {
+			fmt.Print("not captured")
+			return nil
+		}
+		if err == nil {
+			fmt.Print("captured")
+		}
+		return err
 	case "listen": // ADDR
 		l, err := net.Listen("tcp", args[1])
 		if err != nil {
@@ -34,7 +48,7 @@ func helper(args []string) error {
 		if err != nil {
 			return err
 		}
-		return deleteTable(c, captureTable)
+		return deleteTable(c, tableFamily(), captureTable)
 	case "unshare": // a user namespace of its own must not help the app
 		return helperNested()
 	case "lease": // STATEDIR KEY: holds a lease until killed

@@ -73,8 +73,8 @@ func (n *Network) Allocate(key string) (*Lease, error) {
 		if e.key != key || !n.usable(e.offset) {
 			continue
 		}
-		file, err := tryLockFile(e.path)
-		if errors.Is(err, errHeld) {
+		file, err := TryLockFile(e.path)
+		if errors.Is(err, ErrHeld) {
 			return nil, fmt.Errorf("address of %s: %w by process %s", key, ErrInUse, e.pid)
 		}
 		if err != nil {
@@ -104,7 +104,7 @@ func (n *Network) allocateNew(dir, key string, known []leaseEntry) (*Lease, erro
 		if seen[offset] {
 			continue
 		}
-		file, err := tryLockFile(filepath.Join(dir, strconv.FormatUint(uint64(offset), 10)))
+		file, err := TryLockFile(filepath.Join(dir, strconv.FormatUint(uint64(offset), 10)))
 		if err != nil {
 			return nil, err
 		}
@@ -114,8 +114,8 @@ func (n *Network) allocateNew(dir, key string, known []leaseEntry) (*Lease, erro
 		if !n.usable(e.offset) {
 			continue
 		}
-		file, err := tryLockFile(e.path)
-		if errors.Is(err, errHeld) {
+		file, err := TryLockFile(e.path)
+		if errors.Is(err, ErrHeld) {
 			continue
 		}
 		if err != nil {
@@ -204,7 +204,7 @@ func pruneLeases(known []leaseEntry) []leaseEntry {
 		if excess <= 0 {
 			return false
 		}
-		file, err := tryLockFile(e.path)
+		file, err := TryLockFile(e.path)
 		if err != nil {
 			return false // held: in use
 		}

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errHeld says that another open file holds the lock.
-var errHeld = errors.New("held by another process")
+// ErrHeld says that another open file holds the lock.
+var ErrHeld = errors.New("held by another process")
 
 // Locks are flock(2) locks on open files: the kernel drops them when their
 // holder is gone, however it died, and a reused pid deceives nobody.
@@ -19,8 +19,9 @@ func lockFile(path string) (*os.File, error) {
 	return openLocked(path, unix.LOCK_EX)
 }
 
-// tryLockFile is lockFile that returns errHeld where lockFile would wait.
-func tryLockFile(path string) (*os.File, error) {
+// TryLockFile opens (creating, 0600) path and takes its exclusive lock, until the last
+// copy of the open file is closed. The error is ErrHeld where another open file holds it.
+func TryLockFile(path string) (*os.File, error) {
 	return openLocked(path, unix.LOCK_EX|unix.LOCK_NB)
 }
 
@@ -40,7 +41,7 @@ func openLocked(path string, how int) (*os.File, error) {
 	}
 	f.Close()
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, errHeld
+		return nil, ErrHeld
 	}
 	return nil, fmt.Errorf("lock %s: %w", path, err)
 }

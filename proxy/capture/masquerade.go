@@ -35,7 +35,7 @@ func (n *Network) masquerade() error {
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
-	table := replaceTable(c, n.cfg.Bridge)
+	table := replaceTable(c, nftables.TableFamilyINet, n.cfg.Bridge)
 	chain := c.AddChain(&nftables.Chain{
 		Name: "postrouting", Table: table, Type: nftables.ChainTypeNAT,
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
@@ -59,21 +59,21 @@ func (n *Network) removeMasquerade() error {
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
-	return deleteTable(c, n.cfg.Bridge)
+	return deleteTable(c, nftables.TableFamilyINet, n.cfg.Bridge)
 }
 
 // replaceTable begins a transaction that ends with only what is added to the
 // table from here: the first AddTable makes the removal succeed when there
 // was none. Nobody ever sees the table empty.
-func replaceTable(c *nftables.Conn, name string) *nftables.Table {
-	table := &nftables.Table{Name: name, Family: nftables.TableFamilyINet}
+func replaceTable(c *nftables.Conn, family nftables.TableFamily, name string) *nftables.Table {
+	table := &nftables.Table{Name: name, Family: family}
 	c.AddTable(table)
 	c.DelTable(table)
 	return c.AddTable(table)
 }
 
-func deleteTable(c *nftables.Conn, name string) error {
-	table := &nftables.Table{Name: name, Family: nftables.TableFamilyINet}
+func deleteTable(c *nftables.Conn, family nftables.TableFamily, name string) error {
+	table := &nftables.Table{Name: name, Family: family}
 	c.AddTable(table) // so that it is no error if it was not there
 	c.DelTable(table)
 	return flush(c)

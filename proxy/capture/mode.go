@@ -18,6 +18,9 @@ const (
 	// Transparent captures as root; Envoy is told apart by its uid
 	// (DefaultProxyUID).
 	Transparent
+	// Pod is for the sidecar of a Kubernetes pod, which finds a network namespace and rules
+	// in it (PodRules) that others made, and runs as DefaultProxyUID itself.
+	Pod
 )
 
 // Ports and identities that the rules and the generated Envoy bootstrap share.
@@ -43,11 +46,13 @@ func (m Mode) String() string {
 		return "rootless"
 	case Transparent:
 		return "transparent"
+	case Pod:
+		return "pod"
 	}
 	return fmt.Sprintf("Mode(%d)", int(m))
 }
 
-// ParseMode is the inverse of String.
+// ParseMode is the inverse of String, but for Pod, which is nobody's choice.
 func ParseMode(s string) (Mode, error) {
 	for _, m := range []Mode{Explicit, Rootless, Transparent} {
 		if s == m.String() {

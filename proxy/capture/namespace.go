@@ -25,11 +25,11 @@ type NamespaceConfig struct {
 	Rules Rules
 }
 
-// Namespace is a network namespace of one workload. The one that
-// HostNamespace returns stands for no namespace at all, in mode Explicit.
+// Namespace is a network namespace of one workload. Those that HostNamespace and
+// PodNamespace return stand for the one that we are in.
 type Namespace struct {
 	mode  Mode
-	file  *os.File // nil in Explicit
+	file  *os.File // nil in Explicit and Pod
 	id    uint64
 	net   *Network // nil if not made here
 	lease *Lease   // nil if not made here
@@ -70,7 +70,7 @@ func (ns *Namespace) setUp(ctx context.Context, cfg NamespaceConfig) (err error)
 	}
 	// The rules come first: there is no moment in which traffic could pass
 	// around the proxy.
-	if err := cfg.Rules.apply(int(ns.file.Fd()), ns.addresses()); err != nil {
+	if err := cfg.Rules.apply(int(ns.file.Fd())); err != nil {
 		return err
 	}
 	ns.setSysctls()
@@ -92,7 +92,7 @@ func (ns *Namespace) SetRules(r Rules) error {
 	if err := r.Validate(); err != nil {
 		return err
 	}
-	return r.apply(int(ns.file.Fd()), ns.addresses())
+	return r.apply(int(ns.file.Fd()))
 }
 
 // RemoveRules stops capturing new connections.
@@ -193,6 +193,9 @@ func (ns *Namespace) Close() error {
 // sockets and processes are as anywhere, nothing is captured.
 func HostNamespace(log *slog.Logger) *Namespace { return &Namespace{mode: Explicit, log: log} }
 
+// PodNamespace stands for the namespace that we are in, in mode Pod.
+func PodNamespace(log *slog.Logger) *Namespace { return &Namespace{mode: Pod, log: log} }
+
 // OpenNamespace opens an existing namespace by its path, such as a named one's
 // or /proc/PID/ns/net, to start processes or open sockets in it. mode is the
 // one it was made in. Close leaves it as it is.
@@ -229,14 +232,4 @@ func (ns *Namespace) AddrV6() netip.Addr {
 		return netip.Addr{}
 	}
 	return ns.lease.V6
-}
-
-func (ns *Namespace) addresses() []netip.Addr {
-	var out []netip.Addr
-	for _, a := range []netip.Addr{ns.AddrV4(), ns.AddrV6()} {
-		if a.IsValid() {
-			out = append(out, a)
-		}
-	}
-	return out
 }

@@ -143,8 +143,8 @@ func (n *Network) GatewayV6() netip.Addr {
 func (n *Network) hold() error {
 	for i := 0; ; i++ {
 		name := strconv.Itoa(os.Getpid()) + "-" + strconv.Itoa(i)
-		f, err := tryLockFile(filepath.Join(n.dir, "holders", name))
-		if errors.Is(err, errHeld) {
+		f, err := TryLockFile(filepath.Join(n.dir, "holders", name))
+		if errors.Is(err, ErrHeld) {
 			continue
 		}
 		n.holder = f
@@ -183,8 +183,8 @@ func livingHolders(dir string) (bool, error) {
 	}
 	for _, f := range files {
 		path := filepath.Join(dir, f.Name())
-		lock, err := tryLockFile(path)
-		if errors.Is(err, errHeld) {
+		lock, err := TryLockFile(path)
+		if errors.Is(err, ErrHeld) {
 			return true, nil
 		}
 		if err != nil {

@@ -3,6 +3,7 @@ package capture
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 
 	"github.com/google/nftables"
@@ -58,19 +59,32 @@ var (
 	// InboundSourceV4 and InboundSourceV6 are source addresses that Envoy may
 	// bind when its inbound side calls the app at the workload's own address:
 	// with them the call is not taken for one to the service and sent to
-	// InboundPort again. (Calls to 127.0.0.1 and ::1 need nothing.)
+	// InboundPort again. (Calls to 127.0.0.1 and ::1 need nothing.) The one of IPv6 is
+	// put on lo for it: a refusal of what came from ::1 would never arrive there (Linux
+	// looks for its way on the interface of the address that was called).
 	InboundSourceV4 = netip.MustParseAddr("127.0.0.6")
 	InboundSourceV6 = netip.MustParseAddr("::6")
 )
 
-// apply loads the rules into the namespace fd in one transaction, in place
-// of those there. own are the workload's addresses.
-func (r Rules) apply(fd int, own []netip.Addr) error {
+// apply loads the rules into the namespace fd, 0 for our own, in one transaction, in
+// place of those there.
+func (r Rules) apply(fd int) error { return r.applyTo(fd, tableFamily()) }
+
+// tableFamily is INet, of IPv4 and IPv6. A kernel that was built without IPv6 does not
+// have it; there IPv4 is all that there is to capture.
+func tableFamily() nftables.TableFamily {
+	if _, err := os.Stat("/proc/self/net/if_inet6"); err != nil {
+		return nftables.TableFamilyIPv4
+	}
+	return nftables.TableFamilyINet
+}
+
+func (r Rules) applyTo(fd int, family nftables.TableFamily) error {
 	c, err := nftables.New(nftables.WithNetNSFd(fd))
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
-	t := replaceTable(c, captureTable)
+	t := replaceTable(c, family, captureTable)
 	add := func(chain *nftables.Chain, rules ...rule) {
 		for _, exprs := range rules {
 			c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: exprs})
@@ -82,7 +96,7 @@ func (r Rules) apply(fd int, own []netip.Addr) error {
 		Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest,
 	})
 	add(proxy, r.proxyOutput()...)
-	add(output, r.output(own)...)
+	add(output, r.output()...)
 	// What was redirected arrives with the proxy's port, and so does what
 	// somebody sends to the proxy's port himself. Before NAT (raw) they
 	// differ: the latter is refused, it would only loop.
@@ -107,11 +121,11 @@ func removeRules(fd int) error {
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
-	return deleteTable(c, captureTable)
+	return deleteTable(c, tableFamily(), captureTable)
 }
 
 // output rules what processes of the workload send.
-func (r Rules) output(own []netip.Addr) []rule {
+func (r Rules) output() []rule {
 	isProxy := metaNumber(expr.MetaKeySKUID, r.ProxyUID)
 	if r.ProxyMark != 0 {
 		isProxy = metaNumber(expr.MetaKeyMARK, r.ProxyMark)
@@ -128,9 +142,7 @@ func (r Rules) output(own []netip.Addr) []rule {
 			join(toPort(unix.IPPROTO_UDP, 53), redirect(r.DNSPort)),
 			join(toPort(unix.IPPROTO_TCP, 53), redirect(r.DNSPort)))
 	}
-	for _, a := range own {
-		out = append(out, join(toPrefix(netip.PrefixFrom(a, a.BitLen())), accept()))
-	}
+	out = append(out, join(toLo(), accept())) // the workload's own addresses
 	for _, p := range r.ExcludeOutCIDRs {
 		out = append(out, join(toPrefix(p), accept()))
 	}
@@ -146,20 +158,22 @@ func (r Rules) output(own []netip.Addr) []rule {
 // prerouting's NAT, so they are given to the inbound side here. Without it the
 // app would get Envoy's TLS bytes.
 func (r Rules) proxyOutput() []rule {
-	toLo := interfaceName(expr.MetaKeyOIFNAME, expr.CmpOpEq, "lo")
-	out := []rule{
-		join(fromPrefix(netip.PrefixFrom(InboundSourceV4, 32)), accept()),
-		join(fromPrefix(netip.PrefixFrom(InboundSourceV6, 128)), accept()),
+	var out []rule
+	for _, source := range []netip.Addr{InboundSourceV4, InboundSourceV6} {
+		out = append(out, join(fromPrefix(netip.PrefixFrom(source, source.BitLen())), accept()))
 	}
 	for _, p := range r.ExcludeInPorts {
 		out = append(out, join(toPort(unix.IPPROTO_TCP, p), accept()))
 	}
 	others := toPorts(expr.CmpOpNeq, firstSidecarPort, lastSidecarPort)
 	for _, loopback := range []netip.Prefix{loopbackV4, loopbackV6} {
-		out = append(out, join(toLo, notToPrefix(loopback), others, redirect(r.InboundPort)))
+		out = append(out, join(toLo(), notToPrefix(loopback), others, redirect(r.InboundPort)))
 	}
 	return append(out, accept())
 }
+
+// toLo matches what stays here: what is for an address of ours leaves by lo.
+func toLo() rule { return interfaceName(expr.MetaKeyOIFNAME, expr.CmpOpEq, "lo") }
 
 func fromOutside() rule { return interfaceName(expr.MetaKeyIIFNAME, expr.CmpOpNeq, "lo") }
 

@@ -24,7 +24,7 @@ import (
 
 const (
 	sandboxEnv = "HEDDLE_CAPTURE_SANDBOX" // the mode; set in the sandbox only
-	plainEnv   = "HEDDLE_CAPTURE_PLAIN"   // set between root and the sandbox
+	plainEnv   = "HEDDLE_CAPTURE_PLAIN"   // UID:GID of the plain user; set on the way to its sandbox, and there
 	helperEnv  = "HEDDLE_CAPTURE_HELPER"  // see helper_test.go
 	plainUID   = 65534
 )
@@ -75,10 +75,13 @@ func inSandbox(t *testing.T, modes []Mode, body func(t *testing.T, m Mode)) {
 				cmd.Env = append(os.Environ(), sandboxEnv+"="+m.String())
 				cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNET | unix.CLONE_NEWNS
 			} else {
-				cmd.Env = append(os.Environ(), plainEnv+"=1", "HOME=/nonexistent")
-				if os.Geteuid() == 0 {
+				uid, gid := os.Geteuid(), os.Getegid()
+				if uid == 0 {
+					uid, gid = plainUID, plainUID
 					cmd.SysProcAttr.Credential = &syscall.Credential{Uid: plainUID, Gid: plainUID}
+					cmd.Env = append(cmd.Env, "HOME=/nonexistent")
 				}
+				cmd.Env = append(append(os.Environ(), cmd.Env...), fmt.Sprintf("%s=%d:%d", plainEnv, uid, gid))
 			}
 			runTest(t, cmd)
 		})

@@ -16,6 +16,9 @@ const (
 	// trialPeriod is how soon a stream must fail, without a response, to count as refused
 	// by the control plane. Then there is a pause before the next attempt.
 	trialPeriod = 5 * time.Second
+	// unknownRetry is the longest pause where the control plane does not know us yet: it
+	// learns of a pod from another server, at about the time that we do.
+	unknownRetry = 500 * time.Millisecond
 	// pruneAfter is when what Envoy has not taken on a stream is taken for gone. Until
 	// then the memory of the stream before is kept, should the control plane go again.
 	pruneAfter = 15 * time.Second
@@ -29,6 +32,7 @@ type forwarding struct {
 	current  map[xds.Key]bool                               // what Envoy holds, as said on this stream
 	started  map[string]bool                                // types
 	answered bool                                           // the control plane has said something
+	unknown  bool                                           // the control plane does not know us yet
 }
 
 // forward passes messages both ways until either end goes.
@@ -46,11 +50,18 @@ func (r *Relay) forward(ctx context.Context, d *downstream, up upstream) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !f.answered && time.Since(began) < trialPeriod {
+	switch {
+	case f.unknown:
+		r.retryAt = time.Now().Add(min(r.retry.next(), unknownRetry))
+	case !f.answered && time.Since(began) < trialPeriod:
 		r.retryAt = time.Now().Add(r.retry.next())
-	} else {
+	default:
 		r.retry.reset()
 	}
+	if f.unknown && !r.unknown {
+		r.config.Log.Info("the control plane does not know this workload yet, trying again")
+	}
+	r.unknown = f.unknown
 	return err
 }
 
@@ -107,7 +118,9 @@ func (f *forwarding) run(ctx context.Context, d *downstream, up upstream) error 
 
 // lost is what Envoy is told when the control plane has gone.
 func (f *forwarding) lost(err error) error {
-	f.relay.config.Log.Warn("control plane lost", "error", err)
+	if f.unknown = !f.answered && status.Code(err) == codes.FailedPrecondition; !f.unknown {
+		f.relay.config.Log.Warn("control plane lost", "error", err)
+	}
 	return status.Error(codes.Unavailable, "control plane lost")
 }
 

@@ -43,9 +43,14 @@ type good struct {
 	path string
 	log  *slog.Logger
 
-	mu    sync.Mutex // guards what follows
-	types map[string]map[string]resource
-	dirty chan struct{} // holds an element when the disk is behind
+	saving  sync.Mutex // held by who writes the file; guards what follows
+	failing bool       // the last save failed
+	saved   int        // the change that the file has
+
+	mu     sync.Mutex // guards what follows
+	types  map[string]map[string]resource
+	change int           // counts
+	dirty  chan struct{} // holds an element when the disk is behind
 }
 
 // openGood reads the configuration that an earlier run left. A damaged file is as good
@@ -66,6 +71,7 @@ func openGood(dir string, log *slog.Logger) (*good, error) {
 	for _, r := range responses {
 		g.apply(r)
 	}
+	g.saved = g.change
 	return g, nil
 }
 
@@ -130,6 +136,17 @@ func (g *good) forget(typ string, names []string) {
 }
 
 func (g *good) changed() {
+	g.change++
+	g.wake()
+}
+
+func (g *good) version() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.change
+}
+
+func (g *good) wake() {
 	select {
 	case g.dirty <- struct{}{}:
 	default:
@@ -188,7 +205,7 @@ func (g *good) run(ctx context.Context) {
 		wait := 200 * time.Millisecond
 		if !g.save() {
 			wait = 5 * time.Second
-			g.changed()
+			g.wake()
 		}
 		select {
 		case <-time.After(wait):
@@ -197,19 +214,33 @@ func (g *good) run(ctx context.Context) {
 	}
 }
 
-// save reports whether the file is the newest state.
+// save writes the newest state, unless the file has it, and reports whether it has now. Of
+// a disk that stays full it tells once, and once more when it has space again.
 func (g *good) save() bool {
-	data, err := g.encode()
+	g.saving.Lock()
+	defer g.saving.Unlock()
+	if g.version() == g.saved {
+		return true
+	}
+	data, change, err := g.encode()
 	if err == nil {
 		err = statefile.Write(g.path, data)
 	}
-	if err != nil {
-		g.log.Warn("the last good configuration is not saved", "file", g.path, "error", err)
+	if err == nil {
+		g.saved = change
 	}
+	switch {
+	case err != nil && !g.failing:
+		g.log.Warn("the last good configuration is not saved: a restart needs the control plane", "file", g.path, "error", err)
+	case err == nil && g.failing:
+		g.log.Info("the last good configuration is saved again", "file", g.path)
+	}
+	g.failing = err != nil
 	return err == nil
 }
 
-func (g *good) encode() ([]byte, error) {
+// encode gives the state as the file has it, and the change that made it.
+func (g *good) encode() (data []byte, change int, err error) {
 	var body bytes.Buffer
 	body.Write(make([]byte, sha256.Size))
 	g.mu.Lock()
@@ -220,10 +251,10 @@ func (g *good) encode() ([]byte, error) {
 			m.Resources = append(m.Resources, &discoveryv3.Resource{Name: name, Version: r.version, Resource: r.message})
 		}
 		if _, err := protodelim.MarshalTo(&body, m); err != nil {
-			return nil, err
+			return nil, g.change, err
 		}
 	}
 	sum := sha256.Sum256(body.Bytes()[sha256.Size:])
 	copy(body.Bytes(), sum[:])
-	return body.Bytes(), nil
+	return body.Bytes(), g.change, nil
 }

@@ -47,6 +47,7 @@ type Relay struct {
 	synced  time.Time  // of the last answer of Envoy to the control plane
 	retry   backoff
 	retryAt time.Time // no attempt before
+	unknown bool      // the control plane said last that it does not know us yet
 }
 
 // New makes a relay and loads what an earlier one has left.
@@ -73,6 +74,10 @@ func (r *Relay) Run(ctx context.Context) error {
 	r.good.run(ctx)
 	return nil
 }
+
+// Save saves what has changed at once, if it can: Run leaves a moment between two saves.
+// A relay that is killed afterwards comes back with no less than it holds now.
+func (r *Relay) Save() { r.good.save() }
 
 // Upstream tells whether the control plane serves Envoy right now.
 func (r *Relay) Upstream() bool {

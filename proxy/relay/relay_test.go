@@ -1,18 +1,25 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -226,6 +233,62 @@ func TestRefusedUpstream(t *testing.T) {
 	})
 }
 
+// TestUnknownAtFirst: a control plane that does not know the workload yet. Agent and Envoy
+// come again until they are known, and say so once.
+func TestUnknownAtFirst(t *testing.T) {
+	dir := xdstest.Dir(t)
+	ads, web, socket := filepath.Join(dir, "ads.sock"), filepath.Join(dir, "web.sock"), filepath.Join(dir, "cp.sock")
+	cp := &controlPlane{t: t, cache: xds.NewCache()}
+	cp.set(xds.ClusterType, "a", xdstest.Cluster("a", time.Second), xds.Key{Type: xds.EndpointType, Name: "a"})
+	cp.set(xds.EndpointType, "a", xdstest.Endpoints("a", xdstest.Backend(t, "one")))
+	cp.set(xds.ListenerType, "web", xdstest.Listener(t, "web", web, "r"))
+	cp.set(xds.RouteType, "r", xdstest.Route("r", "a"))
+	var known atomic.Bool
+	var envoys, agents atomic.Int32
+	server := xds.NewServer(xds.Config{Cache: cp.cache, Log: testLog(t), Connect: func(_ context.Context, n *corev3.Node) (xds.Proxy, error) {
+		if known.Load() {
+			return xds.Proxy{ID: n.GetId()}, nil
+		}
+		if n.GetId() == "w" {
+			envoys.Add(1)
+		} else {
+			agents.Add(1)
+		}
+		return xds.Proxy{}, status.Error(codes.FailedPrecondition, "workload w is not registered")
+	}})
+	xdstest.Serve(t, socket, func(g *grpc.Server) {
+		discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, server)
+	}, grpc.ForceServerCodecV2(xds.Codec()))
+
+	relay, _ := startRelay(t, socket, filepath.Join(dir, "state"), ads)
+	xdstest.StartEnvoy(t, "w", ads)
+	var log bytes.Buffer
+	updates := make(chan int, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		Watch(ctx, WatchConfig{
+			Upstream: connect(t, socket), Type: xds.RouteType, Node: &corev3.Node{Id: "w/agent"},
+			Dir: filepath.Join(dir, "names"), Log: slog.New(slog.NewTextHandler(&log, nil)),
+		}, func(m map[string]*anypb.Any) { updates <- len(m) })
+	}()
+	xdstest.Eventually(t, "both were turned away more than once", func() bool { return envoys.Load() > 1 && agents.Load() > 2 })
+	if n := len(relay.Held()); n > 0 || len(updates) > 0 {
+		t.Errorf("%d resources and %d updates from nowhere", n, len(updates))
+	}
+	known.Store(true)
+	xdstest.Eventually(t, "served", func() bool { return xdstest.Get(t, web) == "200 one" })
+	if n := <-updates; n != 1 {
+		t.Errorf("the agent was told of %d routes", n)
+	}
+	cancel()
+	<-done
+	if n := strings.Count(log.String(), "is not registered"); n != 1 {
+		t.Errorf("told %d times:\n%s", n, log.String())
+	}
+}
+
 func TestWatch(t *testing.T) {
 	dir := xdstest.Dir(t)
 	cp := newControlPlane(t, dir)
@@ -270,7 +333,7 @@ func TestWatch(t *testing.T) {
 
 func FuzzDecodeGood(f *testing.F) {
 	g := &good{types: map[string]map[string]resource{xds.RouteType: {"r": {"1", &anypb.Any{TypeUrl: xds.RouteType, Value: []byte("x")}}}}}
-	data, err := g.encode()
+	data, _, err := g.encode()
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -278,4 +341,31 @@ func FuzzDecodeGood(f *testing.F) {
 	f.Add(data[:len(data)-1])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) { decodeGood(data) })
+}
+
+// TestSave: what is saved by hand is on the disk at once, beside what Run saves.
+func TestSave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, err := New(Config{Upstream: &grpc.ClientConn{}, Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- r.Run(ctx) }()
+		for _, name := range []string{"a", "b", "c"} {
+			r.good.apply(&discoveryv3.DeltaDiscoveryResponse{TypeUrl: "t", Resources: []*discoveryv3.Resource{{Name: name, Resource: &anypb.Any{}}}})
+			synctest.Wait() // Run has saved, or leaves its moment
+			r.Save()
+			again, err := New(Config{Upstream: &grpc.ClientConn{}, Dir: r.config.Dir})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if held := again.Held(); !slices.Equal(held, r.Held()) || held[len(held)-1].Name != name {
+				t.Errorf("saved are %v of %v", held, r.Held())
+			}
+		}
+		cancel()
+		<-done
+	})
 }

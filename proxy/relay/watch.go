@@ -9,6 +9,8 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
@@ -37,6 +39,7 @@ func Watch(ctx context.Context, c WatchConfig, changed func(map[string]*anypb.An
 		changed(held)
 	}
 	const first = 100 * time.Millisecond
+	told := false // that the control plane does not know us
 	for wait := first; ; wait = min(2*wait, 5*time.Second) {
 		began := time.Now()
 		err := watchOnce(ctx, c, g, changed)
@@ -46,7 +49,14 @@ func Watch(ctx context.Context, c WatchConfig, changed func(map[string]*anypb.An
 		if time.Since(began) > 10*time.Second {
 			wait = first
 		}
-		c.Log.Info("watch interrupted, trying again", "type", c.Type, "error", err, "after", wait)
+		unknown := status.Code(err) == codes.FailedPrecondition
+		if unknown {
+			wait = min(wait, unknownRetry)
+		}
+		if !unknown || !told {
+			c.Log.Info("watch interrupted, trying again", "type", c.Type, "error", err, "after", wait)
+		}
+		told = unknown
 		select {
 		case <-time.After(wait/2 + rand.N(wait/2)):
 		case <-ctx.Done():

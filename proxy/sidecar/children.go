@@ -51,13 +51,30 @@ func (s *Sidecar) runChildren(ctx, parts context.Context, group *errgroup.Group)
 		Drain:     s.drain,
 		DrainTime: s.config.Drain,
 	}
+	switch {
+	case s.config.gateway():
+		plan.Drain = s.drainGateway
+	case s.config.Pod != nil:
+		plan.Drain, plan.DrainTime = s.drainPod, 0
+	}
 	if len(s.config.Command) > 0 {
 		plan.App = s.app(parts)
 	}
 	children := supervise.NewSidecar(plan, s.log)
 	_, app := children.Processes()
 	s.children.Store(children)
-	group.Go(func() error { s.announce(parts, app); return nil })
+	if s.register != nil {
+		group.Go(func() error { s.announce(parts, app); return nil })
+	}
+	group.Go(func() error {
+		select {
+		case <-s.config.Hurry:
+			children.Kill()
+		case <-parts.Done():
+		}
+		return nil
+	})
+	defer os.Remove(s.config.path(adminSocket)) // Envoy leaves it
 	return children.Run(ctx)
 }
 
@@ -83,6 +100,9 @@ func (s *Sidecar) bootstrap() bootstrap.Config {
 	if s.ns.Mode() == capture.Rootless {
 		c.Mark = capture.DefaultProxyMark
 	}
+	if s.config.Pod != nil {
+		c.MaxHeap = heapLimit(c.MaxHeap)
+	}
 	return c
 }
 
@@ -107,7 +127,7 @@ func (s *Sidecar) app(parts context.Context) supervise.Spec {
 			})
 		},
 		Launch: s.ns.Start,
-		Ready:  s.appReady,
+		Ready:  s.appReady, Recheck: s.recheck(),
 	}
 }
 
@@ -117,7 +137,7 @@ func (s *Sidecar) appEnv() []string {
 	env = append(env, "SPIFFE_ENDPOINT_SOCKET=unix://"+s.config.path(workloadSocket))
 	if s.config.Collector != "" {
 		endpoint := "http://" + s.config.Collector
-		if s.ns.Mode() != capture.Explicit {
+		if s.network != nil {
 			endpoint = "http://127.0.0.1:4317" // the agent's, inside the namespace
 		}
 		env = append(env, "OTEL_EXPORTER_OTLP_ENDPOINT="+endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL=grpc")
@@ -126,10 +146,19 @@ func (s *Sidecar) appEnv() []string {
 }
 
 func (s *Sidecar) resolvconf() []byte {
-	if s.ns.Mode() == capture.Explicit {
+	if s.network == nil {
 		return nil
 	}
 	return dns.Resolvconf(s.config.ID.Namespace(), s.config.ClusterDomain, dnsAddress)
+}
+
+// recheck is how often the application is asked whether it still is ready. Where it has no
+// path for that it is not asked: connections that say nothing fill a database's log.
+func (s *Sidecar) recheck() time.Duration {
+	if s.config.ReadyHTTP == "" {
+		return 0
+	}
+	return time.Second
 }
 
 // appReady asks the application as the mesh's clients would: by HTTP where a path is
@@ -184,14 +213,25 @@ func (s *Sidecar) announce(ctx context.Context, app *supervise.Process) {
 	}
 }
 
-// drain tells the mesh that no new requests are wanted, waits until the control plane
-// knows, and lets Envoy ask those on open connections to go elsewhere.
+// Limits of what drain waits for: the control plane, which may be away, and the slowest
+// proxy of the mesh, which may hang.
+const (
+	knownLimit   = time.Second
+	settledLimit = 5 * time.Second
+)
+
+// drain tells the mesh that no new requests are wanted, waits until no peer sends any, and
+// lets Envoy ask those on open connections to go elsewhere. On a busy machine peers may
+// learn of the end later than the time that they have for it afterwards.
 func (s *Sidecar) drain(ctx context.Context) error {
 	s.register.update(func(w *apipb.Workload) { w.Ready = false })
-	known, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	if err := s.register.await(known); err != nil {
+	if err := s.register.awaitFor(ctx, knownLimit); err != nil {
 		s.log.Warn("the control plane does not know of the end yet", "error", err)
+		return s.admin.DrainListeners(ctx)
+	}
+	s.register.drain()
+	if err := s.register.awaitFor(ctx, settledLimit); err != nil {
+		s.log.Warn("some peers may not know of the end yet", "error", err)
 	}
 	return s.admin.DrainListeners(ctx)
 }

@@ -37,6 +37,7 @@ type Config struct {
 	Network   capture.NetworkConfig // not in Explicit
 	Upstreams []Upstream            // Explicit only
 	Publish   []Publish
+	Pod       *Pod // nil outside of Kubernetes
 
 	ClusterDomain string
 	Prefixes      []netip.Prefix // of the mesh's addresses, for reverse DNS
@@ -45,12 +46,13 @@ type Config struct {
 	Envoy       string // path of the program
 	Concurrency int
 	LogLevel    string
-	Drain       time.Duration // between the announcement of the end and the application's SIGTERM
-	Collector   string        // host:port that takes OTLP over gRPC; "" = traces are dropped
-	Metrics     string        // address for Prometheus; in captured modes in the workload's namespace
+	Hurry       <-chan struct{} // closed: kill Envoy and the application; nil = never
+	Drain       time.Duration   // between the announcement of the end and the application's SIGTERM
+	Collector   string          // host:port that takes OTLP over gRPC; "" = traces are dropped
+	Metrics     string          // address for Prometheus; in captured modes in the workload's namespace
 
 	User      string // the application's: name or UID[:GID]; "" = ours
-	ReadyHTTP string // path that must answer 2xx before the workload is announced as ready
+	ReadyHTTP string // path that answers 2xx while the workload is to get requests
 	Command   []string
 	Env       []string
 	Dir       string
@@ -151,6 +153,9 @@ func (c Config) Validate() error {
 	if c.ID.IsZero() {
 		errs = append(errs, errors.New("sidecar: no service named; say --service NAME"))
 	}
+	if c.Pod != nil {
+		return errors.Join(append(errs, c.validatePod())...)
+	}
 	if c.Socket == "" && c.Address == "" {
 		errs = append(errs, errors.New("sidecar: no control plane named; say --control-plane unix:PATH or HOST:PORT"))
 	}
@@ -179,6 +184,9 @@ const (
 
 // makeDirs makes the run directory: its parts belong to Envoy and to the application.
 func (c Config) makeDirs(proxyUID, appUID int) error {
+	if c.Pod != nil {
+		return c.makePodDirs()
+	}
 	for _, d := range []struct {
 		path string
 		mode os.FileMode

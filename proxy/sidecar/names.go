@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strconv"
+	"sync"
 
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -24,6 +25,10 @@ func (s *Sidecar) serveNames(ctx context.Context) error {
 	if s.ns.Mode() == capture.Explicit {
 		return nil
 	}
+	if s.config.gateway() {
+		close(s.named) // nobody waits for them
+		return nil
+	}
 	zone, err := dns.NewZone(s.config.ClusterDomain, s.config.ID.Namespace(), s.config.Prefixes...)
 	if err != nil {
 		return err
@@ -32,8 +37,12 @@ func (s *Sidecar) serveNames(ctx context.Context) error {
 	if err != nil {
 		s.log.Warn("names outside of the mesh will not resolve", "error", err)
 	}
-	// The servers are reached from the machine's namespace, the sockets are in the workload's.
-	server, err := dns.New(dns.Config{Zone: zone, Upstreams: upstreams, Apart: true, Log: s.log})
+	if s.config.Pod != nil {
+		zone = zone.Beside()
+	}
+	// With a namespace of its own the servers are reached from the machine's, and the sockets
+	// are in the workload's.
+	server, err := dns.New(dns.Config{Zone: zone, Upstreams: upstreams, Apart: s.network != nil, Log: s.log})
 	if err != nil {
 		return err
 	}
@@ -54,12 +63,16 @@ func (s *Sidecar) serveNames(ctx context.Context) error {
 // listenDNS opens the port that resolv.conf leads to, and where captured queries to any
 // other server end.
 func (s *Sidecar) listenDNS(ctx context.Context) (udp []net.PacketConn, tcp []net.Listener, err error) {
-	hosts := []string{"127.0.0.1"}
-	if s.ns.AddrV6().IsValid() {
+	hosts, port := []string{"127.0.0.1"}, capture.DefaultDNSPort
+	v6 := s.ns.AddrV6().IsValid()
+	if s.config.Pod != nil {
+		port, v6 = capture.PodDNSPort, s.hasLoopback6(ctx)
+	}
+	if v6 {
 		hosts = append(hosts, "::1")
 	}
 	for _, host := range hosts {
-		address := net.JoinHostPort(host, strconv.Itoa(capture.DefaultDNSPort))
+		address := net.JoinHostPort(host, strconv.Itoa(port))
 		u, err := s.ns.ListenPacket(ctx, "udp", address)
 		if err != nil {
 			return nil, nil, fmt.Errorf("serve DNS: %w", err)
@@ -73,13 +86,24 @@ func (s *Sidecar) listenDNS(ctx context.Context) (udp []net.PacketConn, tcp []ne
 	return udp, tcp, nil
 }
 
+// hasLoopback6 reports whether ::1 is there: a pod may have IPv4 alone.
+func (s *Sidecar) hasLoopback6(ctx context.Context) bool {
+	c, err := s.ns.ListenPacket(ctx, "udp6", "[::1]:0")
+	return err == nil && c.Close() == nil
+}
+
 // watchNames keeps the server's table equal to what the control plane sends.
 func (s *Sidecar) watchNames(ctx context.Context, zone *dns.Zone, server *dns.Server) error {
 	// The control plane answers registered workloads. If it is away, what was there
 	// before counts.
-	registered, cancel := context.WithTimeout(ctx, patience)
-	_ = s.register.await(registered)
-	cancel()
+	if s.register != nil {
+		registered, cancel := context.WithTimeout(ctx, patience)
+		_ = s.register.await(registered)
+		cancel()
+	} else if err := s.identity.Ready(ctx); err != nil {
+		return err
+	}
+	var first sync.Once
 	return relay.Watch(ctx, relay.WatchConfig{
 		Upstream: s.conn, Type: namepb.TypeURL, Node: s.node(),
 		Dir: filepath.Join(s.config.StateDir, "names"), Log: s.log,
@@ -98,5 +122,6 @@ func (s *Sidecar) watchNames(ctx context.Context, zone *dns.Zone, server *dns.Se
 			s.log.Warn("some names are malformed", "error", err)
 		}
 		server.SetTable(table) // what is malformed is not in it
+		first.Do(func() { close(s.named) })
 	})
 }

@@ -23,8 +23,9 @@ type registration struct {
 
 	mu      sync.Mutex // guards what follows
 	state   *apipb.Workload
-	seq     int // of state
-	acked   int // the newest the control plane has
+	drained bool // the end was announced: nothing makes it ready again
+	seq     int  // of state and drained
+	acked   int  // the newest the control plane has
 	refused string
 	changed chan struct{} // closed at the next change of any of them
 }
@@ -39,11 +40,33 @@ func (r *registration) update(f func(*apipb.Workload)) {
 	defer r.mu.Unlock()
 	next := proto.Clone(r.state).(*apipb.Workload)
 	f(next)
+	next.Ready = next.Ready && !r.drained
 	if proto.Equal(next, r.state) {
 		return
 	}
 	r.state, r.seq = next, r.seq+1
 	r.notify()
+}
+
+// drain says that this is the end; the answer comes when no proxy sends requests here.
+func (r *registration) drain() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state = proto.Clone(r.state).(*apipb.Workload)
+	r.state.Ready, r.drained, r.seq = false, true, r.seq+1
+	r.notify()
+}
+
+// message is what to send next: a stream begins with the whole state.
+func (r *registration) message(first bool) (m *apipb.WorkloadState, seq int, changed <-chan struct{}, more bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.drained && !first {
+		m = &apipb.WorkloadState{State: &apipb.WorkloadState_Readiness{Readiness: &apipb.Readiness{Draining: true}}}
+	} else {
+		m = &apipb.WorkloadState{State: &apipb.WorkloadState_Workload{Workload: r.state}}
+	}
+	return m, r.seq, r.changed, r.drained && first
 }
 
 func (r *registration) notify() {
@@ -74,6 +97,13 @@ func (r *registration) await(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// awaitFor is await for so long at most.
+func (r *registration) awaitFor(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return r.await(ctx)
 }
 
 // run registers until the context is done, again and again while the control plane is away.
@@ -124,8 +154,8 @@ func (r *registration) stream(ctx context.Context) error {
 			}
 		}
 	}()
-	for sent := 0; ; {
-		state, seq, _, _, changed := r.current()
+	for sent, first := 0, true; ; first = false {
+		message, seq, changed, more := r.message(first)
 		if seq == sent {
 			select {
 			case <-changed:
@@ -134,12 +164,15 @@ func (r *registration) stream(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := stream.Send(&apipb.WorkloadState{State: &apipb.WorkloadState_Workload{Workload: state}}); err != nil {
+		if err := stream.Send(message); err != nil {
 			return <-ended
 		}
-		sent = seq
 		select {
 		case <-replies:
+			if more { // the end, which is to be said yet
+				continue
+			}
+			sent = seq
 			r.answered(seq, "")
 		case err := <-ended:
 			return err

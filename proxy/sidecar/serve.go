@@ -46,10 +46,22 @@ func (s *Sidecar) serveSockets(ctx context.Context, group *errgroup.Group) error
 	if err := s.serveUnix(ctx, group, toApp, workloadSocket, s.appUID()); err != nil {
 		return err
 	}
-	if err := s.serveTelemetry(ctx, group, forwarder); err != nil {
+	if s.config.Pod != nil {
+		// Whoever has the volume is the application, whatever its user.
+		if err := os.Chmod(s.config.path(workloadSocket), 0o666); err != nil {
+			return err
+		}
+		if err := s.servePod(ctx, group); err != nil {
+			return err
+		}
+	}
+	registry := stats.NewRegistry()
+	registry.MustRegister(forwarder, collector{s.status})
+	metrics := stats.Handler(stats.Config{Own: registry, Envoy: s.admin.Prometheus, Log: s.log})
+	if err := s.serveTelemetry(ctx, group, forwarder, metrics); err != nil {
 		return err
 	}
-	if err := s.serveStatus(ctx, group); err != nil {
+	if err := s.serveStatus(ctx, group, metrics); err != nil {
 		return err
 	}
 	return s.publish(ctx, group)
@@ -77,10 +89,10 @@ func listenUnix(path string, uid int) (net.Listener, error) {
 	return l, nil
 }
 
-// serveTelemetry opens, for a captured workload, the OTLP port of the application and
-// the metrics port in its namespace; for an explicit one the metrics port alone.
-func (s *Sidecar) serveTelemetry(ctx context.Context, group *errgroup.Group, forwarder *tracing.Forwarder) error {
-	if s.ns.Mode() != capture.Explicit {
+// serveTelemetry opens, for a workload in a namespace that we made, the OTLP port of the
+// application and the metrics port there; for others the metrics port alone.
+func (s *Sidecar) serveTelemetry(ctx context.Context, group *errgroup.Group, forwarder *tracing.Forwarder, metrics http.Handler) error {
+	if s.network != nil {
 		l, err := s.ns.Listen(ctx, "tcp", "127.0.0.1:4317")
 		if err != nil {
 			return err
@@ -92,14 +104,12 @@ func (s *Sidecar) serveTelemetry(ctx context.Context, group *errgroup.Group, for
 	if s.config.Metrics == "" {
 		return nil
 	}
-	registry := stats.NewRegistry()
-	registry.MustRegister(forwarder)
 	l, err := s.ns.Listen(ctx, "tcp", s.config.Metrics)
 	if err != nil {
 		return err
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", stats.Handler(stats.Config{Own: registry, Envoy: s.admin.Prometheus, Log: s.log}))
+	mux.Handle("GET /metrics", metrics)
 	s.serveHTTP(ctx, group, mux, l)
 	return nil
 }

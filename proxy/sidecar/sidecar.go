@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,17 +30,22 @@ const patience = 2 * time.Second
 
 // Sidecar is a running sidecar.
 type Sidecar struct {
-	config   Config
-	log      *slog.Logger
-	identity *agent.Agent
-	conn     *grpc.ClientConn // to the control plane, with our SVID
-	network  *capture.Network // nil in Explicit
-	ns       *capture.Namespace
-	ports    []port
-	register *registration
-	relay    *relay.Relay
-	admin    *envoy.Admin
-	children atomic.Pointer[supervise.Sidecar] // nil until they are started
+	config    Config
+	log       *slog.Logger
+	identity  *agent.Agent
+	conn      *grpc.ClientConn // to the control plane, with our SVID
+	network   *capture.Network // nil in Explicit and Pod
+	ns        *capture.Namespace
+	ports     []port
+	register  *registration // nil in a pod, whose object is the registration
+	named     chan struct{} // closed when the first names are here
+	restarted atomic.Bool   // in a pod: there was a configuration from before
+	relay     *relay.Relay
+	keep      sync.Once // saves the first whole configuration of a pod's
+	admin     *envoy.Admin
+	ending    atomic.Bool                       // of a pod's
+	children  atomic.Pointer[supervise.Sidecar] // nil until they are started
+	waiting   chan struct{}                     // holds an element for each client that waits for us to serve
 }
 
 // Run runs a sidecar until its application ends or the context is done. It returns the
@@ -48,8 +54,13 @@ func Run(ctx context.Context, config Config) (code int, err error) {
 	if err := config.Validate(); err != nil {
 		return 1, err
 	}
-	s := &Sidecar{config: config, log: config.Log.With("workload", config.Workload)}
-	if err := s.setUp(ctx); err != nil {
+	s := &Sidecar{
+		config: config, log: config.Log.With("workload", config.Workload),
+		named: make(chan struct{}), waiting: make(chan struct{}, 1), // the kubelet has one probe at a time
+	}
+	if err := s.setUp(ctx); ctx.Err() != nil {
+		return 0, s.close() // asked to end before it began
+	} else if err != nil {
 		return 1, errors.Join(err, s.close())
 	}
 	code, err = s.run(ctx)
@@ -59,14 +70,20 @@ func Run(ctx context.Context, config Config) (code int, err error) {
 // setUp makes what the parts of a sidecar stand on.
 func (s *Sidecar) setUp(ctx context.Context) (err error) {
 	c := s.config
+	if err := c.Pod.verifyCapture(ctx); err != nil {
+		return err
+	}
 	if err := c.makeDirs(s.proxyUID(), s.appUID()); err != nil {
 		return err
 	}
-	s.identity, err = agent.New(agent.Config{
+	id := agent.Config{
 		ID: c.ID, Dir: filepath.Join(c.StateDir, "identity"), Token: c.Token,
 		Socket: c.Socket, Address: c.Address, Log: s.log,
-	})
-	if err != nil {
+	}
+	if c.Pod != nil {
+		id.TokenFile, id.Roots = c.Pod.TokenFile, c.Pod.Roots
+	}
+	if s.identity, err = agent.New(id); err != nil {
 		return err
 	}
 	if s.conn, err = s.dial(); err != nil {
@@ -78,7 +95,9 @@ func (s *Sidecar) setUp(ctx context.Context) (err error) {
 	if s.ports, err = s.choosePorts(ctx); err != nil {
 		return err
 	}
-	s.register = newRegistration(s.conn, s.workload(), s.log)
+	if c.Pod == nil {
+		s.register = newRegistration(s.conn, s.workload(), s.log)
+	}
 	s.admin = envoy.NewAdmin(c.path(adminSocket))
 	s.relay, err = relay.New(relay.Config{
 		Upstream: s.conn, Dir: filepath.Join(c.StateDir, "config"), Log: s.log,
@@ -96,15 +115,18 @@ func (s *Sidecar) dial() (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return grpc.NewClient("passthrough:///"+s.config.Address,
-		grpc.WithTransportCredentials(credentials.NewTLS(config)),
-		grpc.WithConnectParams(connectParams), grpc.WithKeepaliveParams(keepaliveParams))
+	return grpc.NewClient("passthrough:///"+s.config.Address, append(channel.ClientAlive(),
+		grpc.WithTransportCredentials(credentials.NewTLS(config)), grpc.WithConnectParams(connectParams))...)
 }
 
 func (s *Sidecar) setUpNetwork(ctx context.Context) (err error) {
 	c := s.config
-	if c.Capture == capture.Explicit {
+	switch c.Capture {
+	case capture.Explicit:
 		s.ns = capture.HostNamespace(s.log)
+		return nil
+	case capture.Pod:
+		s.ns = capture.PodNamespace(s.log)
 		return nil
 	}
 	if s.network, err = capture.OpenNetwork(ctx, c.Network); err != nil {
@@ -123,12 +145,14 @@ func (s *Sidecar) run(ctx context.Context) (code int, err error) {
 	defer stop()
 	group, parts := errgroup.WithContext(parts)
 	group.Go(func() error { return s.identity.Run(parts) })
-	group.Go(func() error {
-		if s.identity.Ready(parts) == nil {
-			s.register.run(parts)
-		}
-		return nil
-	})
+	if s.register != nil {
+		group.Go(func() error {
+			if s.identity.Ready(parts) == nil {
+				s.register.run(parts)
+			}
+			return nil
+		})
+	}
 	group.Go(func() error { return s.serveNames(parts) })
 	if err := s.serveSockets(parts, group); err != nil {
 		stop()
@@ -151,6 +175,9 @@ func (s *Sidecar) run(ctx context.Context) (code int, err error) {
 // ready waits until the workload has an identity and is registered, or has what it had
 // before from disk.
 func (s *Sidecar) ready(ctx context.Context) error {
+	if s.config.Pod != nil {
+		return s.podReady(ctx)
+	}
 	if err := s.identity.Ready(ctx); err != nil {
 		return fmt.Errorf("get an identity: %w", err)
 	}
@@ -174,6 +201,9 @@ func (s *Sidecar) ready(ctx context.Context) error {
 // sayGoodbye takes the workload out of the mesh; if the control plane is away, the end
 // of its grace period does.
 func (s *Sidecar) sayGoodbye(ctx context.Context) {
+	if s.register == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	if err := s.register.leave(ctx); err != nil {

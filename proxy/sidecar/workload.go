@@ -12,21 +12,16 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/keepalive"
 
 	"github.com/heddle-mesh/heddle/discovery/api/apipb"
 	"github.com/heddle-mesh/heddle/proxy/capture"
 )
 
-var (
-	// A control plane that restarts is back in a second: look often.
-	connectParams = grpc.ConnectParams{
-		Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
-		MinConnectTimeout: 3 * time.Second,
-	}
-	// A peer that vanished without a word is noticed in half a minute.
-	keepaliveParams = keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}
-)
+// A control plane that restarts is back in a second: look often.
+var connectParams = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+	MinConnectTimeout: 3 * time.Second,
+}
 
 // port is one port of the application and the one that peers dial.
 type port struct {

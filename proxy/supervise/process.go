@@ -16,6 +16,7 @@ type State string
 const (
 	Starting   State = "starting"    // running, not ready yet
 	Ready      State = "ready"       // running
+	Unready    State = "not ready"   // was ready, and is running
 	BackingOff State = "backing off" // ended, to be started again
 	Draining   State = "draining"    // asked to end, or its peers asked to leave
 	Stopped    State = "stopped"     // ended as asked, or with code 0
@@ -99,7 +100,7 @@ func (p *Process) set(change func(*Status)) {
 // drain marks the process as draining, for callers that prepare its end.
 func (p *Process) drain() {
 	p.set(func(s *Status) {
-		if s.State == Ready || s.State == Starting {
+		if s.State == Ready || s.State == Unready || s.State == Starting {
 			s.State = Draining
 		}
 	})
@@ -190,7 +191,7 @@ func (p *Process) run(ctx context.Context) error {
 	go func() { exited <- wait(cmd) }()
 	pollCtx, stopPolling := context.WithCancel(ctx)
 	polled := make(chan struct{})
-	go func() { defer close(polled); p.pollReady(pollCtx) }()
+	go func() { defer close(polled); p.watchReady(pollCtx) }()
 	defer func() { stopPolling(); <-polled }()
 
 	select {
@@ -201,30 +202,5 @@ func (p *Process) run(ctx context.Context) error {
 	case <-ctx.Done():
 		p.drain()
 		return p.stop(cmd, exited)
-	}
-}
-
-// pollReady asks until the process is ready or ctx is done.
-func (p *Process) pollReady(ctx context.Context) {
-	for pause := 10 * time.Millisecond; p.spec.Ready != nil; pause = min(2*pause, 200*time.Millisecond) {
-		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
-		err := p.spec.Ready(attempt)
-		cancel()
-		if err == nil {
-			break
-		}
-		p.set(func(s *Status) { s.Message = err.Error() })
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return
-		}
-	}
-	if ctx.Err() == nil {
-		p.set(func(s *Status) {
-			if s.State == Starting {
-				s.State, s.Message = Ready, ""
-			}
-		})
 	}
 }

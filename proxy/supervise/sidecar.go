@@ -15,11 +15,14 @@ type SidecarConfig struct {
 	// somebody else's: Envoy runs until the context is done.
 	App Spec
 	// Drain asks Envoy's peers to go elsewhere ([envoy.Admin.DrainListeners]);
-	// nil leaves that out.
+	// nil leaves that out. It has drainLimit for it.
 	Drain func(ctx context.Context) error
 	// DrainTime is how long they get for it.
 	DrainTime time.Duration
 }
+
+// drainLimit bounds Drain: an end that was asked for must not hang on peers.
+const drainLimit = 8 * time.Second
 
 // A Sidecar runs an Envoy and the application that it serves:
 //
@@ -125,7 +128,7 @@ func (s *Sidecar) drain(ctx context.Context, done <-chan struct{}) {
 		return
 	}
 	s.envoy.drain()
-	ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainLimit)
 	err := s.config.Drain(ask)
 	cancel()
 	if err != nil {

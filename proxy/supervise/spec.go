@@ -33,6 +33,8 @@ type Spec struct {
 	// Ready is asked again and again until it returns nil. A nil func means
 	// that the process is ready as soon as it runs.
 	Ready func(ctx context.Context) error
+	// Recheck is how often a process that was ready is asked again; 0 is never.
+	Recheck time.Duration
 	// Stop is sent to the process, not to its group, to end it; 0 is SIGTERM.
 	Stop syscall.Signal
 	// Grace is the time between Stop and SIGKILL to the whole group; 0 is 10 s.
