@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the Go code of every .proto file, next to it. With --check it changes nothing and
+# Makes the Go code of every .proto file, next to it, and the CustomResourceDefinitions. With --check it changes nothing and
 # fails where the code in the tree is not what would be made.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,6 +21,9 @@ PATH="$work/bin:$PATH" "$protoc" -I . -I "$include" \
   --go-grpc_out="$out" --go-grpc_opt=paths=source_relative \
   $(find . -name '*.proto' -not -path './bin/*' | sed 's|^\./||' | sort)
 
+mkdir -p "$out/install/kubernetes/chart/crds"
+go run ./tools/crds "$out/install/kubernetes/chart/crds"
+
 status=0
 while IFS= read -r file; do
   if [ "${1:-}" != --check ]; then
@@ -29,5 +32,5 @@ while IFS= read -r file; do
     echo "$file is not what 'make generate' makes" >&2
     status=1
   fi
-done < <(cd "$out" && find . -name '*.go' | sed 's|^\./||' | sort)
+done < <(cd "$out" && find . -type f | sed 's|^\./||' | sort)
 exit "$status"
