@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/heddle-mesh/heddle/discovery/manifest"
 )
 
 // Config is a heddle.yaml.
@@ -27,6 +29,7 @@ type Config struct {
 	SVIDTTL     time.Duration      `yaml:"svidTTL"` // life of an SVID, such as 20m; 0 is the control plane's default
 	Apply       []string           `yaml:"apply"`   // files of objects to apply once, which commands may change
 	Jaeger      bool               `yaml:"jaeger"`  // run one, for traces
+	Metrics     string             `yaml:"metrics"` // ADDRESS:PORT for Prometheus, on the machine; see serveMetrics
 	Parts       []string           `yaml:"parts"`   // programs to fetch: nginx, postgres
 	Services    map[string]Service `yaml:"services"`
 
@@ -99,7 +102,7 @@ func explain(err error) error {
 		if m[2] == "Service" {
 			fields = fieldsOf(Service{})
 		}
-		return fmt.Sprintf("unknown field %q; there are %s", m[1], strings.Join(fields, ", "))
+		return fmt.Sprintf("unknown field %q%s", m[1], manifest.Suggest(m[1], fields))
 	}))
 }
 
@@ -118,6 +121,12 @@ func (c *Config) validate() error {
 		bad("services: there are none")
 	}
 	published := map[string]string{}
+	if c.Metrics != "" {
+		if at, err := netip.ParseAddrPort(c.Metrics); err != nil || at.Port() == 0 {
+			bad("metrics: %q: want ADDRESS:PORT, such as 127.0.0.1:15020", c.Metrics)
+		}
+		published[c.Metrics] = "metrics"
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
 		s := c.Services[name]
 		if !projectName.MatchString(name) {

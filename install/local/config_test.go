@@ -3,8 +3,10 @@ package local
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -60,8 +62,9 @@ func TestParse(t *testing.T) {
 func TestParseErrors(t *testing.T) {
 	for _, tc := range []struct{ name, text, want string }{
 		{"empty", "", "the file is empty"},
-		{"unknown field", "name: a\nservises: {}\n", `line 2: unknown field "servises"; there are name, trustDomain`},
-		{"unknown field of a service", "name: a\nservices:\n  b:\n    comand: [x]\n", `line 4: unknown field "comand"; there are service,`},
+		{"unknown field", "name: a\nservises: {}\n", `line 2: unknown field "servises"; did you mean services?`},
+		{"unknown field of a service", "name: a\nservices:\n  b:\n    comand: [x]\n", `line 4: unknown field "comand"; did you mean command?`},
+		{"field of another level", "name: a\nreplicas: 3\n", `line 2: unknown field "replicas"; known here: apply, jaeger, metrics, name,`},
 		{"name", "name: Shop_1\nservices: {a: {command: [x]}}", `name: "Shop_1" is not a name`},
 		{"no services", "name: a", "services: there are none"},
 		{"no command", "name: a\nservices: {b: {ports: [80]}}", "services.b.command: is empty"},
@@ -71,6 +74,8 @@ func TestParseErrors(t *testing.T) {
 		{"uses", "name: a\nservices: {b: {command: [x], uses: [api]}}", `"api": want SERVICE:PORT`},
 		{"publish", "name: a\nservices: {b: {command: [x], publish: ['8080:80']}}", "want ADDRESS:PORT:PORT"},
 		{"published twice", "name: a\nservices: {b: {command: [x], publish: ['127.0.0.1:1:2']}, c: {command: [x], publish: ['127.0.0.1:1:2']}}", "is published by b already"},
+		{"metrics", "name: a\nmetrics: '15020'\nservices: {b: {command: [x]}}", `metrics: "15020": want ADDRESS:PORT`},
+		{"metrics published", "name: a\nmetrics: 127.0.0.1:1\nservices: {b: {command: [x], publish: ['127.0.0.1:1:2']}}", "is published by metrics already"},
 		{"port", "name: a\nservices: {b: {command: [x], ports: [70000]}}", "cannot unmarshal"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -118,9 +123,45 @@ func TestInUse(t *testing.T) {
 	if err == nil {
 		t.Fatal("a port was opened twice")
 	}
-	message := inUse(l.Addr().String(), err).Error()
-	if !strings.Contains(message, l.Addr().String()) || !strings.Contains(message, fmt.Sprintf("(pid %d)", os.Getpid())) {
-		t.Errorf("message %q names not the address and this process", message)
+	message := endpoint{l.Addr().String(), ", or mend this"}.inUse(err).Error()
+	for _, want := range []string{l.Addr().String(), fmt.Sprintf("(pid %d)", os.Getpid()), "stop it, or mend this"} {
+		if !strings.Contains(message, want) {
+			t.Errorf("message %q is without %q", message, want)
+		}
+	}
+}
+
+// TestListening knows which of several sockets with the same port is in the way.
+func TestListening(t *testing.T) {
+	one, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer one.Close()
+	port := one.Addr().(*net.TCPAddr).AddrPort().Port()
+	two, err := net.Listen("tcp", fmt.Sprintf("127.0.0.2:%d", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer two.Close()
+	for _, tc := range []struct {
+		address string
+		want    int
+	}{{"127.0.0.1", 1}, {"127.0.0.2", 1}, {"127.0.0.3", 0}, {"0.0.0.0", 2}} {
+		want := netip.AddrPortFrom(netip.MustParseAddr(tc.address), port)
+		got := listening("/proc/net/tcp", want)
+		if len(got) != tc.want || len(got) > 0 && got[0].uid != strconv.Itoa(os.Geteuid()) {
+			t.Errorf("in the way of %s: %v, want %d of ours", want, got, tc.want)
+		}
+	}
+	for text, want := range map[string]string{
+		"0100007F:1F90":                         "127.0.0.1:8080",
+		"00000000000000000000000001000000:0050": "[::1]:80",
+		"0000000000000000FFFF00000100007F:0050": "127.0.0.1:80",
+	} {
+		if got, err := parseLocal(text); err != nil || got.String() != want {
+			t.Errorf("%s is %s, %v; want %s", text, got, err, want)
+		}
 	}
 }
 

@@ -38,7 +38,7 @@ type Processes struct {
 	Capture string    `json:"capture"`
 }
 
-// serveControl answers ps, down and exec until the returned function is called.
+// serveControl answers ps, restart, down and exec until the returned function is called.
 func (s *supervisor) serveControl(ctx context.Context, down func()) (stop func(), err error) {
 	l, err := channel.ListenUnix(s.Project.path("supervisor.sock"))
 	if err != nil {
@@ -53,22 +53,35 @@ func (s *supervisor) serveControl(ctx context.Context, down func()) (stop func()
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(s.ps(r.Context()))
 	})
+	mux.HandleFunc("POST /restart", s.serveRestart)
 	mux.HandleFunc("POST /down", func(http.ResponseWriter, *http.Request) { down() })
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	go func() { _ = server.Serve(l) }()
-	go s.serveExec(ctx, e)
-	return func() { server.Close(); e.Close() }, nil
+	var group sync.WaitGroup
+	group.Go(func() { _ = server.Serve(l) }) // says only that it was closed
+	group.Go(func() { s.serveExec(ctx, e) })
+	return func() {
+		server.Close()
+		e.Close()
+		group.Wait()
+	}, nil
 }
+
+const supervisorKind = "supervisor"
 
 // ps lists every process: ours and what the sidecars say of theirs.
 func (s *supervisor) ps(ctx context.Context) Processes {
 	s.mu.Lock()
 	processes := slices.Clone(s.processes)
+	self := Process{Name: supervisorKind, Kind: supervisorKind, PID: os.Getpid(), State: string(supervise.Ready), Since: s.began}
+	if s.failure != nil {
+		self.State, self.Message = string(supervise.Failed), s.failure.Error()
+	}
+	if s.ending {
+		self.State = string(supervise.Draining)
+	}
 	s.mu.Unlock()
 	answers := s.askSidecars(ctx, processes)
-	out := Processes{Capture: s.Capture.String(), Items: []Process{{
-		Name: "supervisor", Kind: "supervisor", PID: os.Getpid(), State: string(supervise.Ready), Since: s.began,
-	}}}
+	out := Processes{Capture: s.Capture.String(), Items: []Process{self}}
 	for i, m := range processes {
 		status, _ := m.Status()
 		line := describe(status, m.kind, m.workload)
@@ -82,18 +95,10 @@ func (s *supervisor) ps(ctx context.Context) Processes {
 		}
 		out.Items = append(out.Items, line)
 		if inner != nil {
-			for kind, st := range map[string]supervise.Status{"envoy": inner.Envoy, "app": inner.App} {
-				st.Name = m.workload + "/" + kind
-				out.Items = append(out.Items, describe(st, kind, m.workload))
-			}
+			inner.Envoy.Name, inner.App.Name = m.workload+"/envoy", m.workload+"/app"
+			out.Items = append(out.Items, describe(inner.Envoy, "envoy", m.workload), describe(inner.App, "app", m.workload))
 		}
 	}
-	slices.SortStableFunc(out.Items[1:], func(a, b Process) int {
-		if a.Workload == b.Workload && a.Workload != "" {
-			return slices.Index(kinds, a.Kind) - slices.Index(kinds, b.Kind)
-		}
-		return 0
-	})
 	return out
 }
 
@@ -116,8 +121,6 @@ func (s *supervisor) askSidecars(ctx context.Context, processes []*managed) []*s
 	group.Wait()
 	return answers
 }
-
-var kinds = []string{"sidecar", "envoy", "app"}
 
 func describe(st supervise.Status, kind, workload string) Process {
 	return Process{
@@ -148,7 +151,7 @@ func PS(ctx context.Context, p Project) (Processes, error) {
 // Down ends a project and waits for its end; one that does not run is no error.
 func Down(ctx context.Context, p Project) error {
 	if !p.Running() {
-		return nil
+		return p.awaitEnd(ctx) // the supervisor may have been killed a moment ago
 	}
 	req, err := newRequest(ctx, "POST", "/down", nil)
 	if err != nil {
@@ -159,7 +162,12 @@ func Down(ctx context.Context, p Project) error {
 		return fmt.Errorf("ask the supervisor of %s to end: %w", p.Name, err)
 	}
 	resp.Body.Close()
-	for p.Running() {
+	return p.awaitEnd(ctx)
+}
+
+// awaitEnd waits for the end of what is ending.
+func (p Project) awaitEnd(ctx context.Context) error {
+	for p.Running() || p.locked() {
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
@@ -181,4 +189,15 @@ func freePort() (uint16, error) {
 	}
 	defer l.Close()
 	return uint16(l.Addr().(*net.TCPAddr).Port), nil
+}
+
+// unixClient talks HTTP to a Unix socket.
+func unixClient(path string) *http.Client {
+	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		},
+	}}
 }

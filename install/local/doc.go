@@ -5,5 +5,6 @@
 // There are two stages. Launch is what the user's command does: it prepares what needs
 // the outside world (parts to fetch, sockets to open), and where the user is not root
 // enters a user namespace. Run is the supervisor, inside. It answers ps, down and exec on
-// Unix sockets in the project's folder. cmd/heddle calls both.
+// Unix sockets in the project's folder. cmd/heddle calls both. A lock on the project, which
+// every process of it shares, tells when the last of them has ended.
 package local

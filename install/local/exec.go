@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -70,20 +72,25 @@ func Exec(ctx context.Context, p Project, workload string, command []string, str
 	return reply.Code, nil
 }
 
+// serveExec runs commands until the listener is closed, and returns when all have ended.
+// The context ends them.
 func (s *supervisor) serveExec(ctx context.Context, l *net.UnixListener) {
+	var group sync.WaitGroup
+	defer group.Wait()
 	for {
 		conn, err := l.AcceptUnix()
 		if err != nil {
 			return
 		}
-		go func() {
+		group.Go(func() {
 			defer conn.Close()
-			var reply execReply
-			if reply.Code, err = s.exec(ctx, conn); err != nil {
+			code, err := s.exec(ctx, conn)
+			reply := execReply{Code: code}
+			if err != nil {
 				reply.Error = err.Error()
 			}
-			_ = json.NewEncoder(conn).Encode(reply)
-		}()
+			_ = json.NewEncoder(conn).Encode(reply) // the caller may be gone
+		})
 	}
 }
 
@@ -163,9 +170,10 @@ func receiveExec(conn *net.UnixConn) (request execRequest, files []*os.File, err
 // namespace opens the network of a workload.
 func (s *supervisor) namespace(ctx context.Context, name string) (*capture.Namespace, []byte, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	processes := slices.Clone(s.processes)
+	s.mu.Unlock() // the sidecar may be slow to answer
 	var known []string
-	for _, m := range s.processes {
+	for _, m := range processes {
 		if m.workload == "" {
 			continue
 		}

@@ -36,11 +36,12 @@ func (s *supervisor) jaeger(ctx context.Context) {
 		return
 	}
 	out := s.output("jaeger")
-	s.launch(ctx, &managed{kind: "jaeger"}, supervise.Spec{
+	err = s.launch(ctx, &managed{kind: "jaeger"}, supervise.Spec{
 		Name: "jaeger", Restart: supervise.OnFailure,
 		Start: func(context.Context) (*exec.Cmd, error) {
 			cmd := exec.Command(program, "--config", s.Project.path("jaeger.yaml"))
 			cmd.Stdout, cmd.Stderr = out, out
+			cmd.ExtraFiles = []*os.File{s.lock}                                // a new run waits for its end
 			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // it has no lifeline
 			return cmd, nil
 		},
@@ -57,6 +58,9 @@ func (s *supervisor) jaeger(ctx context.Context) {
 			return resp.Body.Close()
 		},
 	})
+	if err != nil {
+		return // everything ends
+	}
 	if f := s.Files[jaegerAddress]; f != nil { // in a user namespace: show it to the outside
 		s.forward(ctx, f, jaegerAddress)
 	}

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/heddle-mesh/heddle/install/parts"
 	"github.com/heddle-mesh/heddle/proxy/capture"
 	"github.com/heddle-mesh/heddle/proxy/envoy"
@@ -46,62 +48,28 @@ func BuildJaeger(ctx context.Context, w io.Writer) error {
 	return err
 }
 
-// addresses lists what a project opens on the machine.
-func (o *Options) addresses() []string {
-	var out []string
-	for _, w := range o.Config.workloads() {
-		if !w.First {
-			continue
-		}
-		for _, p := range w.Service.Publish {
-			if address, _, err := parsePublish(p); err == nil {
-				out = append(out, address)
-			}
-		}
-	}
-	if o.Config.Jaeger {
-		out = append(out, jaegerAddress)
-	}
-	return out
-}
-
-// CheckPorts reports every address that somebody else has taken, and who.
-func (o *Options) CheckPorts() error {
-	addresses := o.addresses()
-	if o.Capture != capture.Rootless { // there the supervisor's own are in a network of its own
-		addresses = append(addresses, agentAddress, metricsAddress)
-		if o.Config.Jaeger {
-			addresses = append(addresses, otlpAddress)
-		}
-	}
-	var errs []error
-	for _, address := range addresses {
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			errs = append(errs, inUse(address, err))
-			continue
-		}
-		l.Close()
-	}
-	return errors.Join(errs...)
-}
-
 // EnterRootless runs args of our own binary in new user, network and mount namespaces,
-// with the project's sockets opened here, outside. The names of the sockets go along in
-// the environment; Inside reads them.
+// with the project's sockets and lock opened here, outside. Their names go along in the
+// environment; Inside reads them.
 func EnterRootless(ctx context.Context, o *Options, args []string) (*exec.Cmd, error) {
-	var files []*os.File
-	var names []string
-	for _, address := range o.addresses() {
-		l, err := net.Listen("tcp", address)
+	lock, err := o.Project.lock()
+	if errors.Is(err, capture.ErrHeld) {
+		return nil, fmt.Errorf("project %s %w", o.Project.Name, errRunning)
+	}
+	if err != nil {
+		return nil, err
+	}
+	files, names := []*os.File{lock}, []string{lockName}
+	for _, e := range o.published() {
+		l, err := net.Listen("tcp", e.address)
 		if err != nil {
-			return nil, inUse(address, err)
+			return nil, e.inUse(err)
 		}
 		f, err := l.(*net.TCPListener).File()
 		if err != nil {
 			return nil, err
 		}
-		files, names = append(files, f), append(names, address)
+		files, names = append(files, f), append(names, e.address)
 		l.Close()
 	}
 	cache, err := parts.Dir()
@@ -116,11 +84,11 @@ func EnterRootless(ctx context.Context, o *Options, args []string) (*exec.Cmd, e
 	})
 }
 
-// insideVariable tells a supervisor in a user namespace which sockets it was given.
+// insideVariable tells a supervisor in a user namespace which files it was given.
 const insideVariable = "HEDDLE_INSIDE"
 
-// Inside reports whether this process was started by EnterRootless, and takes over its
-// sockets.
+// Inside reports whether this process was started by EnterRootless, and takes over what
+// that has opened.
 func Inside() (files map[string]*os.File, inside bool) {
 	names, inside := os.LookupEnv(insideVariable)
 	if !inside {
@@ -130,6 +98,7 @@ func Inside() (files map[string]*os.File, inside bool) {
 	files = map[string]*os.File{}
 	for i, address := range strings.Split(names, ",") {
 		if address != "" {
+			unix.CloseOnExec(3 + i) // a service's programs get their own and no others
 			files[address] = os.NewFile(uintptr(3+i), address)
 		}
 	}
@@ -154,6 +123,8 @@ func WaitReady(ctx context.Context, p Project, workloads int, w io.Writer) error
 		ready, waiting := 0, []string(nil)
 		for _, item := range processes.Items {
 			switch {
+			case item.Kind == supervisorKind && item.State == "failed":
+				return fmt.Errorf("not everything was started: %s", item.Message)
 			case item.State == "failed" || item.Restarts > 3 && item.State != "ready":
 				return fmt.Errorf("%s fails (code %d %s); its last words in %s:\n%s", item.Name, item.ExitCode, item.Message,
 					p.Log(cmp.Or(item.Workload, item.Name)), Tail(p.Log(cmp.Or(item.Workload, item.Name)), 10))

@@ -17,7 +17,7 @@ func (p Project) reachable(dir string) (string, error) {
 		return dir, nil
 	}
 	to := p.path("bin")
-	if err := os.MkdirAll(to, 0o755); err != nil {
+	if err := makeDir(to, 0o755); err != nil {
 		return "", err
 	}
 	entries, err := os.ReadDir(dir)

@@ -53,15 +53,31 @@ func Projects(home string) ([]Project, error) {
 
 // Make makes the folders. Programs run as other users must get through to their data.
 func (p Project) Make() error {
+	home := filepath.Dir(filepath.Dir(p.Dir))
+	if err := os.MkdirAll(filepath.Dir(home), 0o711); err != nil {
+		return fmt.Errorf("make the user's state folder: %w", err)
+	}
 	for _, d := range []struct {
 		path string
 		mode os.FileMode
-	}{{filepath.Dir(filepath.Dir(p.Dir)), 0o711}, {filepath.Dir(p.Dir), 0o711}, {p.Dir, 0o711}, {p.path("logs"), 0o700}, {p.path("sidecars"), 0o700}, {p.path("data"), 0o711}} {
-		if err := os.MkdirAll(d.path, d.mode); err != nil {
+	}{{home, 0o711}, {filepath.Dir(p.Dir), 0o711}, {p.Dir, 0o711}, {p.path("logs"), 0o700}, {p.path("sidecars"), 0o700}, {p.path("data"), 0o711}} {
+		if err := makeDir(d.path, d.mode); err != nil {
 			return fmt.Errorf("make the project's folder: %w", err)
 		}
 	}
 	return nil
+}
+
+// makeDir makes a folder with that mode whatever the umask; one that is there stays as it is.
+func makeDir(path string, mode os.FileMode) error {
+	err := os.Mkdir(path, mode)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.Chmod(path, mode)
 }
 
 func (p Project) path(elem ...string) string {
@@ -78,6 +94,12 @@ func (p Project) dial() (*grpc.ClientConn, error) {
 
 // Log is the log file of a process.
 func (p Project) Log(name string) string { return p.path("logs", name+".log") }
+
+// Started reports whether the project was ever started, so that it has logs.
+func (p Project) Started() bool {
+	_, err := os.Stat(p.path("logs"))
+	return err == nil
+}
 
 // Running reports whether a supervisor answers.
 func (p Project) Running() bool {

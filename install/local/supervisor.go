@@ -6,17 +6,12 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
-	"os/user"
 	"slices"
-	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"gopkg.in/natefinch/lumberjack.v2"
 
 	"github.com/heddle-mesh/heddle/proxy/capture"
 	"github.com/heddle-mesh/heddle/proxy/supervise"
@@ -30,10 +25,11 @@ type Options struct {
 	Bin     string            // folder of heddle and of the programs next to it, ${BIN}
 	Parts   map[string]string // fetched parts by name, ${PART_name}
 	// Files are sockets that listen already, by ADDRESS:PORT, opened outside of the user
-	// namespace.
+	// namespace, and the lock.
 	Files   map[string]*os.File
-	Envoy   string    // HEDDLE_ENVOY for the sidecars
-	Verbose io.Writer // where to copy all output, prefixed; nil = nowhere
+	Hurry   <-chan struct{} // closed: do not wait for requests under way; kill
+	Envoy   string          // HEDDLE_ENVOY for the sidecars
+	Verbose io.Writer       // where to copy all output, prefixed; nil = nowhere
 	Log     *slog.Logger
 }
 
@@ -46,7 +42,8 @@ const (
 )
 
 // LifelineVariable names, in the environment of the supervisor's children, a descriptor
-// that reads as ended when the supervisor is no more. They end then, too.
+// that reads as ended when the supervisor is no more. They end then, too. The descriptor
+// after it is the project's lock, which they keep until then.
 const LifelineVariable = "HEDDLE_LIFELINE"
 
 // supervisor runs the processes of a project.
@@ -54,22 +51,32 @@ type supervisor struct {
 	Options
 	lines     *supervise.Lines // nil without Verbose
 	lifeline  *os.File         // see LifelineVariable
+	lock      *os.File         // the project's, for the children
 	workloads []workload
 	began     time.Time
 
-	mu        sync.Mutex // guards processes
-	processes []*managed
+	restarting sync.Mutex // held while workloads are restarted
+
+	mu        sync.Mutex // guards what follows
+	processes []*managed // of a workload the newest one only
+	outputs   []io.Closer
+	ending    bool  // nothing is launched any more
+	failure   error // why not everything was started
 	group     sync.WaitGroup
 }
 
 // managed is a supervised process.
 type managed struct {
 	*supervise.Process
+	spec     supervise.Spec
 	kind     string
 	workload string // "" for what is not a sidecar
 	status   string // path of the sidecar's status socket
 	level    int    // how many others it waits for, one after the other
 	stop     func()
+	running  atomic.Pointer[os.Process] // nil until it was started once
+	ended    chan struct{}              // closed when it has ended for good
+	replaced chan struct{}              // closed when another one runs in its place; nil if none is to; guarded by the supervisor's mu
 }
 
 // Run supervises a project until the context is done or somebody asks for its end.
@@ -79,6 +86,9 @@ func Run(ctx context.Context, o Options) error {
 		s.lines = supervise.NewLines(o.Verbose)
 	}
 	if err := o.Project.Make(); err != nil {
+		return err
+	}
+	if err := s.takeLock(); err != nil {
 		return err
 	}
 	bin, err := o.Project.reachable(o.Bin)
@@ -101,45 +111,33 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer stop()
+	stopMetrics, err := s.serveMetrics()
+	if err != nil {
+		return err
+	}
+	defer stopMetrics() // where what follows fails
 	rest, stopRest := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRest()
 	if err := s.start(ctx, rest); err != nil && ctx.Err() == nil {
-		// What has started goes on: "up --wait" says what failed, "down" ends the rest.
+		// What has started goes on: "ps" and "up --wait" say what failed, "down" ends the rest.
 		s.Log.Error("start", "error", err)
+		s.mu.Lock()
+		s.failure = err
+		s.mu.Unlock()
 	}
 	<-ctx.Done()
-	s.stopSidecars()
-	stopRest()
-	s.group.Wait()
-	return nil
-}
-
-// stopSidecars ends the sidecars, those first that others do not wait for: nobody calls
-// what is gone. The control plane lives on meanwhile, they say goodbye to it.
-func (s *supervisor) stopSidecars() {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	for level := s.Config.depth(); level >= 0; level-- {
-		var ending []*managed
-		s.mu.Lock()
-		for _, m := range s.processes {
-			if m.workload != "" && m.level == level {
-				ending = append(ending, m)
-			}
-		}
-		s.mu.Unlock()
-		for _, m := range ending {
-			m.stop()
-		}
-		for _, m := range ending {
-			_, _ = m.Await(ctx, func(st supervise.Status) bool { return st.State == supervise.Stopped || st.State == supervise.Failed })
-		}
-	}
+	return s.end(func() {
+		stopRest()
+		stopMetrics()
+	})
 }
 
 // start starts everything, in order.
 func (s *supervisor) start(ctx, rest context.Context) error {
-	control := s.launch(rest, &managed{kind: "controlplane"}, s.controlPlane())
+	control := &managed{kind: "controlplane"}
+	if err := s.launch(rest, control, s.controlPlane()); err != nil {
+		return err
+	}
 	if err := control.ready(ctx); err != nil {
 		return err
 	}
@@ -150,11 +148,11 @@ func (s *supervisor) start(ctx, rest context.Context) error {
 		s.group.Add(1)
 		go func() { defer s.group.Done(); s.jaeger(rest) }()
 	}
-	started := map[string][]*managed{}
+	started := map[string][]string{}
 	for _, w := range s.inOrder() {
 		for _, name := range w.Service.After {
-			for _, m := range started[name] {
-				if err := m.ready(ctx); err != nil {
+			for _, workload := range started[name] {
+				if err := s.awaitReady(ctx, workload); err != nil {
 					return err
 				}
 			}
@@ -163,8 +161,13 @@ func (s *supervisor) start(ctx, rest context.Context) error {
 		if err != nil {
 			return fmt.Errorf("service %s: %w", w.Entry, err)
 		}
-		m := s.launchSidecar(w, status, spec)
-		started[w.Entry] = append(started[w.Entry], m)
+		life, stop := context.WithCancel(context.Background())
+		m := &managed{kind: "sidecar", workload: w.Name, status: status, level: s.Config.level(w.Entry), stop: stop}
+		if err := s.launch(life, m, spec); err != nil {
+			stop()
+			return err
+		}
+		started[w.Entry] = append(started[w.Entry], w.Name)
 	}
 	return nil
 }
@@ -194,119 +197,33 @@ func (s *supervisor) inOrder() []workload {
 	return out
 }
 
-// launchSidecar runs a sidecar until it is stopped.
-func (s *supervisor) launchSidecar(w workload, status string, spec supervise.Spec) *managed {
-	ctx, cancel := context.WithCancel(context.Background())
-	return s.launch(ctx, &managed{
-		kind: "sidecar", workload: w.Name, status: status, level: s.Config.level(w.Entry), stop: cancel,
-	}, spec)
-}
-
-// launch runs a process until the context is done.
-func (s *supervisor) launch(ctx context.Context, m *managed, spec supervise.Spec) *managed {
-	m.Process = supervise.New(spec, s.Log)
+// launch runs a process until the context is done. A workload's takes the place of the one
+// before it. The error is errEnding.
+func (s *supervisor) launch(ctx context.Context, m *managed, spec supervise.Spec) error {
+	m.spec = spec
+	spec.Launch = func(cmd *exec.Cmd) error {
+		err := cmd.Start()
+		if err == nil {
+			m.running.Store(cmd.Process)
+		}
+		return err
+	}
+	m.Process, m.ended = supervise.New(spec, s.Log), make(chan struct{})
 	s.mu.Lock()
-	s.processes = append(s.processes, m)
-	s.mu.Unlock()
-	s.group.Add(1)
-	go func() {
-		defer s.group.Done()
+	defer s.mu.Unlock()
+	if s.ending {
+		return errEnding
+	}
+	if i := slices.IndexFunc(s.processes, func(old *managed) bool { return m.workload != "" && old.workload == m.workload }); i >= 0 {
+		s.processes[i] = m
+	} else {
+		s.processes = append(s.processes, m)
+	}
+	s.group.Go(func() {
+		defer close(m.ended)
 		if code, err := m.Run(ctx); err != nil || code != 0 {
 			s.Log.Warn("process ended", "name", spec.Name, "code", code, "error", err)
 		}
-	}()
-	return m
-}
-
-// ready waits until a process is ready, or says why it will not be.
-func (m *managed) ready(ctx context.Context) error {
-	status, err := m.Await(ctx, func(st supervise.Status) bool {
-		return st.State == supervise.Ready || st.State == supervise.Failed || st.State == supervise.Stopped && !st.Since.IsZero() && st.ExitCode != 0
 	})
-	if err != nil {
-		return fmt.Errorf("wait for %s: %w", status.Name, err)
-	}
-	if status.State != supervise.Ready {
-		return fmt.Errorf("%s ended with code %d: %s", status.Name, status.ExitCode, status.Message)
-	}
 	return nil
-}
-
-// output is where a process writes: a file that is bounded, and the terminal.
-func (s *supervisor) output(name string) io.Writer {
-	file := &lumberjack.Logger{Filename: s.Project.Log(name), MaxSize: 16, MaxBackups: 1} // megabytes
-	if s.lines == nil {
-		return file
-	}
-	return io.MultiWriter(file, s.lines.Writer(name+" | "))
-}
-
-// command is a spec that runs one of our own binary's commands.
-func (s *supervisor) command(name string, args []string, env []string, files []*os.File) supervise.Spec {
-	out := s.output(name)
-	return supervise.Spec{
-		Name: name, Restart: supervise.OnFailure, Grace: 20 * time.Second,
-		Start: func(context.Context) (*exec.Cmd, error) {
-			cmd := exec.Command("/proc/self/exe", args...)
-			fd := 3 + len(files)
-			cmd.Args[0] = "heddle" // what ps and top show
-			cmd.Env = append(append(os.Environ(), env...), LifelineVariable+"="+strconv.Itoa(fd))
-			cmd.Stdout, cmd.Stderr = out, out
-			cmd.ExtraFiles = append(slices.Clone(files), s.lifeline)
-			return cmd, nil
-		},
-	}
-}
-
-func (s *supervisor) controlPlane() supervise.Spec {
-	args := []string{
-		"controlplane", "--state", s.Project.path("controlplane"), "--socket", s.Project.ControlPlane(),
-		"--listen", agentAddress, "--metrics", metricsAddress, "--trust-domain", s.Config.TrustDomain,
-	}
-	if s.Config.Objects != "" {
-		args = append(args, "--objects", s.relative(s.Config.Objects))
-	}
-	if s.Config.SVIDTTL != 0 {
-		args = append(args, "--svid-ttl", s.Config.SVIDTTL.String())
-	}
-	if s.Config.Jaeger {
-		args = append(args, "--otlp", otlpAddress)
-	}
-	spec := s.command("controlplane", args, nil, nil)
-	spec.Ready = func(ctx context.Context) error {
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, "unix", s.Project.ControlPlane())
-		if err != nil {
-			return err
-		}
-		return conn.Close()
-	}
-	return spec
-}
-
-// chown gives a folder to the user that a program runs as.
-func chown(path, name string) error {
-	if name == "" || !capture.MachineRoot() {
-		return nil
-	}
-	u, err := user.Lookup(name)
-	if err != nil {
-		if u, err = user.LookupId(name); err != nil {
-			return fmt.Errorf("user %q: there is none of that name or number on this machine", name)
-		}
-	}
-	uid, _ := strconv.Atoi(u.Uid)
-	gid, _ := strconv.Atoi(u.Gid)
-	return os.Chown(path, uid, gid)
-}
-
-// unixClient talks HTTP to a Unix socket.
-func unixClient(path string) *http.Client {
-	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", path)
-		},
-	}}
 }

@@ -33,7 +33,7 @@ func TestRefusesRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("is not root")
 	}
-	if code, err := run(t.Context(), "", t.TempDir(), 1); code != 2 || err == nil || !strings.Contains(err.Error(), "does not run as root") {
+	if code, err := run(t.Context(), "", t.TempDir(), "127.0.0.1", 1); code != 2 || err == nil || !strings.Contains(err.Error(), "does not run as root") {
 		t.Errorf("exit code %d, %v", code, err)
 	}
 }

@@ -17,9 +17,12 @@ import (
 //go:embed schema.sql
 var schema string
 
-// access lets whoever comes from loopback in. In a mesh that is the sidecar, which has
-// asked for the caller's identity already.
-const access = "host shop shop 127.0.0.1/32 trust\n"
+// access lets whoever comes from this machine, or pod, in. In a mesh that is the sidecar,
+// which has asked for the caller's identity already; in a pod it calls from 127.0.0.6 and
+// ::6, wherever PostgreSQL listens.
+const access = `host shop shop 127.0.0.0/8 trust
+host shop shop ::6/128 trust
+`
 
 // initialise makes the data directory if there is none. It appears by a rename when it is
 // complete, so that a start that was cut short is begun anew.

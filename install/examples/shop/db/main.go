@@ -21,11 +21,12 @@ import (
 func main() {
 	part := flag.String("postgres", "", "`DIR` of the part postgres; empty means the cache")
 	dir := flag.String("dir", "", "`DIR` for the data, private")
-	port := flag.Uint("port", 5432, "port of loopback to serve at")
+	listen := flag.String("listen", "127.0.0.1", "`ADDRESSES` to serve at, with commas; in a pod *, and it still lets in its sidecar only")
+	port := flag.Uint("port", 5432, "port to serve at")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	code, err := run(ctx, *part, *dir, uint16(*port))
+	code, err := run(ctx, *part, *dir, *listen, uint16(*port))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "db:", err)
 		code = max(code, 1)
@@ -34,7 +35,7 @@ func main() {
 }
 
 // run serves until the context is done and returns PostgreSQL's exit code.
-func run(ctx context.Context, part, dir string, port uint16) (code int, err error) {
+func run(ctx context.Context, part, dir, listen string, port uint16) (code int, err error) {
 	if dir == "" {
 		return 2, errors.New("no directory for the data; say --dir DIR")
 	}
@@ -50,7 +51,7 @@ func run(ctx context.Context, part, dir string, port uint16) (code int, err erro
 	if err := p.initialise(ctx); err != nil {
 		return 1, err
 	}
-	return p.serve(ctx, port)
+	return p.serve(ctx, listen, port)
 }
 
 // postgres is the programs of one version and a data directory.
@@ -58,12 +59,11 @@ type postgres struct{ part, data string }
 
 func (p postgres) program(name string) string { return parts.Postgres.Program(p.part, name) }
 
-// settings keep it small, and inside of the workload: it listens on loopback only, where
-// nobody but its sidecar comes from, and needs no place for a Unix socket.
-func settings(port uint16) []string {
+// settings keep it small, and inside of the workload: it needs no place for a Unix socket.
+func settings(listen string, port uint16) []string {
 	var args []string
 	for _, s := range []string{
-		"listen_addresses=127.0.0.1", "port=" + strconv.Itoa(int(port)), "unix_socket_directories=",
+		"listen_addresses=" + listen, "port=" + strconv.Itoa(int(port)), "unix_socket_directories=",
 		"shared_buffers=16MB", "max_connections=60", "dynamic_shared_memory_type=mmap",
 		"max_wal_size=64MB", "log_checkpoints=off", "jit=off",
 	} {
@@ -74,11 +74,11 @@ func settings(port uint16) []string {
 
 // serve runs the server. Being asked to end it asks PostgreSQL to end fast: by itself,
 // at SIGTERM, PostgreSQL would wait for its clients to leave.
-func (p postgres) serve(ctx context.Context, port uint16) (int, error) {
+func (p postgres) serve(ctx context.Context, listen string, port uint16) (int, error) {
 	if err := p.clearDead(ctx); err != nil {
 		return 1, err
 	}
-	cmd := exec.CommandContext(ctx, p.program("postgres"), append([]string{"-D", p.data}, settings(port)...)...)
+	cmd := exec.CommandContext(ctx, p.program("postgres"), append([]string{"-D", p.data}, settings(listen, port)...)...)
 	cmd.Stdout, cmd.Stderr, cmd.Env = os.Stdout, os.Stderr, environment()
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	// Should we be killed: SIGQUIT, an immediate end; the next start recovers.

@@ -28,6 +28,8 @@ func TestRenderRefuses(t *testing.T) {
 		{Dir: "/x", API: "api:80; include /etc/passwd"},
 		{Dir: "/x", API: "api:80 {"},
 		{Dir: "/x\"y", API: "api:80"},
+		{Dir: "/x", API: "api:80", Listen: []string{"127.0.0.1", "any"}},
+		{Dir: "/x", API: "api:80", Listen: []string{""}},
 	} {
 		if err := s.render(&strings.Builder{}); err == nil {
 			t.Errorf("%+v was taken", s)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -29,20 +30,24 @@ var page []byte
 
 // site is what the configuration's template needs.
 type site struct {
-	Dir  string // nginx's own files
-	Port uint
-	API  string // HOST:PORT
-	Root bool   // nginx would change its user
+	Dir    string // nginx's own files
+	Listen []string
+	Port   uint
+	Public uint   // another port for callers from outside of the mesh; 0 = none
+	API    string // HOST:PORT
+	Root   bool   // nginx would change its user
 }
 
 func main() {
 	part := flag.String("nginx", "", "`DIR` of the part nginx; empty means the cache")
 	var s site
 	flag.StringVar(&s.Dir, "dir", "", "`DIR` for nginx's files")
-	flag.UintVar(&s.Port, "port", 8080, "port of loopback to serve at")
+	listen := flag.String("listen", "127.0.0.1", "`ADDRESSES` to serve at, with commas; in a pod 0.0.0.0,[::]")
+	flag.UintVar(&s.Port, "port", 8080, "port to serve at")
+	flag.UintVar(&s.Public, "public", 0, "another `PORT` to serve at, for callers from outside of the mesh")
 	flag.StringVar(&s.API, "api", "api:80", "`HOST:PORT` of the API")
 	flag.Parse()
-	s.Root = os.Geteuid() == 0
+	s.Root, s.Listen = os.Geteuid() == 0, strings.Split(*listen, ",")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	fmt.Fprintln(os.Stderr, "frontend:", run(ctx, *part, s))
@@ -125,6 +130,11 @@ func (s *site) render(w io.Writer) error {
 	}
 	if s.API == "" || strings.ContainsAny(s.API, " \t\n;{}$\"'\\/#") {
 		return fmt.Errorf("%q is not a HOST:PORT", s.API)
+	}
+	for _, address := range s.Listen {
+		if _, err := netip.ParseAddr(strings.Trim(address, "[]")); err != nil {
+			return fmt.Errorf("address to serve at: %w", err)
+		}
 	}
 	t, err := template.New("nginx.conf").Parse(configuration)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -119,7 +120,7 @@ func (l *load) summary() summary {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	milliseconds := func(q float64) float64 { return float64(l.latencies.quantile(q).Microseconds()) / 1000 }
-	return summary{l.total.ok, l.total.failed, milliseconds(.5), milliseconds(.99), l.total.versions, l.total.reason}
+	return summary{l.total.ok, l.total.failed, milliseconds(.5), milliseconds(.99), maps.Clone(l.total.versions), l.total.reason}
 }
 
 // next gives the counts since the last time.

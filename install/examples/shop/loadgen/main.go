@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -25,6 +26,7 @@ func main() {
 	flag.Float64Var(&c.rate, "rate", 5, "calls per second, at most 1000")
 	flag.DurationVar(&c.every, "report", 10*time.Second, "time between two lines")
 	flag.DurationVar(&c.length, "for", 0, "end after this `TIME`; 0 means at SIGTERM")
+	flag.StringVar(&c.listen, "listen", "", "`ADDRESS:PORT` to tell the counts at, as --json writes them; empty for none")
 	flag.BoolVar(&c.json, "json", false, "write one JSON object at the end and no lines")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -46,6 +48,7 @@ type config struct {
 	every  time.Duration
 	length time.Duration // 0: no end
 	json   bool
+	listen string
 }
 
 // run calls until the context or the time is done and returns how many calls failed.
@@ -71,6 +74,14 @@ func run(ctx context.Context, c config, out io.Writer) (failed int, err error) {
 	lines := time.NewTicker(c.every)
 	defer lines.Stop()
 	l := newLoad(c.urls...)
+	if c.listen != "" {
+		listener, err := net.Listen("tcp", c.listen)
+		if err != nil {
+			return 0, err
+		}
+		stop := l.serve(listener)
+		defer func() { err = errors.Join(err, stop()) }()
+	}
 	if !c.json {
 		l.run(ctx, calls.C, lines.C, out)
 		return l.total.failed, nil
