@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,7 +46,7 @@ type clientFlags struct {
 func (f *clientFlags) add(c *cobra.Command, formats ...string) {
 	c.Long = strings.TrimSuffix(c.Long, "\n") + exitCodesHelp
 	fs := c.Flags()
-	fs.StringVar(&f.controlPlane, "control-plane", "", "the control plane's Unix socket (default $"+controlPlaneEnv+", else that of the running 'heddle up')")
+	fs.StringVar(&f.controlPlane, "control-plane", "", "the control plane's Unix socket, or kubernetes[:CONTEXT] for that of kubectl's cluster (default $"+controlPlaneEnv+", else that of the running 'heddle up')")
 	fs.StringVarP(&f.namespace, "namespace", "n", "default", "namespace")
 	if len(formats) > 0 {
 		fs.StringVarP(&f.output, "output", "o", "", "output format: "+strings.Join(formats, ", ")+" (default a table)")
@@ -96,17 +97,27 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 // client is a connection to the control plane.
 type client struct {
-	conn     *grpc.ClientConn
-	socket   string
+	conns  []*grpc.ClientConn // of its replicas; one but for Kubernetes
+	socket string
+	// elsewhere is set where another engine keeps the objects: writes have no revision.
+	elsewhere bool
+
 	objects  apipb.ObjectsClient
 	mesh     apipb.MeshClient
 	identity identityv1.IdentityClient
 }
 
-func (c *client) close() { _ = c.conn.Close() }
+func (c *client) close() {
+	for _, conn := range c.conns {
+		_ = conn.Close()
+	}
+}
 
 // dial finds the control plane and connects to it.
 func (f *clientFlags) dial(ctx context.Context) (*client, error) {
+	if k, ok := f.onCluster(); ok {
+		return dialCluster(ctx, k)
+	}
 	socket, err := f.socket(ctx)
 	if err != nil {
 		return nil, err
@@ -119,7 +130,19 @@ func (f *clientFlags) dial(ctx context.Context) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the control plane: %w", err)
 	}
-	return &client{conn, socket, apipb.NewObjectsClient(conn), apipb.NewMeshClient(conn), identityv1.NewIdentityClient(conn)}, nil
+	return &client{
+		conns: []*grpc.ClientConn{conn}, socket: socket,
+		objects: apipb.NewObjectsClient(conn), mesh: apipb.NewMeshClient(conn), identity: identityv1.NewIdentityClient(conn),
+	}, nil
+}
+
+// onCluster reports whether the control plane is on Kubernetes, by flag, by environment, or
+// because we are kubectl's plugin.
+func (f *clientFlags) onCluster() (kubectl, bool) {
+	if named := cmp.Or(f.controlPlane, os.Getenv(controlPlaneEnv)); named != "" {
+		return isKubernetes(named)
+	}
+	return kubectl{}, asPlugin()
 }
 
 // socket is the path of the control plane's socket: by flag, by environment, or the one
@@ -140,7 +163,7 @@ func (f *clientFlags) socket(ctx context.Context) (string, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return "", fmt.Errorf("no control plane is running under %s; start one with 'heddle up', or say where it is with --control-plane PATH or %s", stateHome(), controlPlaneEnv)
+		return "", fmt.Errorf("no control plane is running under %s; start one with 'heddle up', or say where it is with --control-plane PATH (kubernetes for the cluster that kubectl knows) or %s", stateHome(), controlPlaneEnv)
 	}
 	return "", usagef("several control planes are running; choose one with --control-plane:\n  %s", strings.Join(found, "\n  "))
 }

@@ -17,7 +17,7 @@ import (
 // configTypes are the values of --type.
 var configTypes = []struct{ name, url string }{
 	{"listener", translate.ListenerType}, {"route", translate.RoutesType}, {"cluster", translate.ClusterType},
-	{"endpoint", translate.EndpointsType}, {"host", translate.HostType},
+	{"endpoint", translate.EndpointsType}, {"host", translate.HostType}, {"runtime", translate.RuntimeType},
 }
 
 func configCommand(e *env) *cobra.Command {

@@ -12,11 +12,15 @@ import (
 func controlplaneCommand(e *env) *cobra.Command {
 	config := serve.DefaultConfig()
 	var debug bool
+	var cluster clusterFlags
 	c := &cobra.Command{
 		Use:   "controlplane [flags]",
 		Short: "Run the control plane",
 		Long: `Serves configuration and identities to sidecars, and objects to people. Everything it
-must remember is in --state: objects, registrations, virtual IPs and the CA's root key.`,
+must remember is in --state: objects, registrations, virtual IPs and the CA's root key.
+
+With --kubernetes it is the control plane of a cluster: objects are the cluster's, the
+root key is in a Secret, and any number of replicas may run.`,
 		Example: `  heddle controlplane --state /var/lib/heddle/controlplane --objects ./mesh`,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -30,6 +34,11 @@ must remember is in --state: objects, registrations, virtual IPs and the CA's ro
 			}
 			if config.Socket == "" {
 				config.Socket = filepath.Join(config.StateDir, "controlplane.sock")
+			}
+			if cluster.on {
+				if err := cluster.join(c.Context(), &config); err != nil {
+					return err
+				}
 			}
 			if err := config.Validate(); err != nil {
 				return &exitError{exitUsage, err}
@@ -50,6 +59,7 @@ must remember is in --state: objects, registrations, virtual IPs and the CA's ro
 	fs.TextVar(&config.Virtual.VirtualV6, "virtual-v6", config.Virtual.VirtualV6, "range of services' virtual IPv6 addresses")
 	fs.DurationVar(&config.SVIDTTL, "svid-ttl", config.SVIDTTL, "life of an SVID; it is renewed at half of it")
 	fs.DurationVar(&config.Grace, "grace", config.Grace, "time that a workload stays registered after its sidecar is gone without a word")
+	cluster.add(fs)
 	fs.BoolVar(&debug, "debug", false, "log what is of use to Heddle's developers only")
 	return c
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/signal"
 	"strconv"
 	"syscall"
 
@@ -23,7 +24,11 @@ func withLifeline(ctx context.Context) context.Context {
 	if err != nil || fd < 3 {
 		return ctx
 	}
-	syscall.CloseOnExec(fd) // children of ours are our own business
+	syscall.CloseOnExec(fd)     // children of ours are our own business
+	syscall.CloseOnExec(fd + 1) // the lock: stays open until our end
+	// The supervisor read what we write. Without it a line of log must not be our end while
+	// there is something to take down. Notify and not Ignore, which programs would inherit.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	file := os.NewFile(uintptr(fd), "lifeline")
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {

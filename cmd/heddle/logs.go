@@ -19,7 +19,7 @@ import (
 )
 
 func logsCommand(e *env) *cobra.Command {
-	var f projectFlags
+	f := projectFlags{ended: true}
 	var follow bool
 	var lines int
 	c := &cobra.Command{
@@ -35,8 +35,7 @@ func logsCommand(e *env) *cobra.Command {
 			return showLogs(c.Context(), e.stdout, project, names, lines, follow)
 		},
 	}
-	c.Flags().StringVar(&f.file, "file", "", "file that the project was started with")
-	c.Flags().StringVarP(&f.name, "project", "p", "", "name of the project (default: the one that runs)")
+	f.addAs(c, "") // -f follows
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new lines until interrupted")
 	c.Flags().IntVar(&lines, "tail", 20, "how many lines of the past to show")
 	return c
@@ -47,6 +46,9 @@ func showLogs(ctx context.Context, out io.Writer, project local.Project, names [
 	files, err := filepath.Glob(project.Log("*"))
 	if err != nil {
 		return err
+	}
+	if len(files) == 0 {
+		return fmt.Errorf("project %s has no logs: it was never started", project.Name)
 	}
 	slices.Sort(files)
 	known := map[string]string{}

@@ -130,6 +130,13 @@ func TestTokens(t *testing.T) {
 	if code, _, _ := p.heddle("", "token", "create", "--service", "api", "--file", file); code != exitFailure {
 		t.Error("a token was overwritten")
 	}
+	p.ok("", "token", "create", "--service", "api", "--file", file, "--keep")
+	if after, err := os.ReadFile(file); err != nil || string(after) != string(secret) {
+		t.Errorf("--keep changed the token: %v", err)
+	}
+	if code, _, _ := p.heddle("", "token", "create", "--service", "api", "--keep"); code != exitUsage {
+		t.Error("--keep without a file")
+	}
 	var listed struct{ Items []tokenItem }
 	fatal(t, json.Unmarshal([]byte(p.ok("", "token", "list", "-o", "json")), &listed))
 	if len(listed.Items) != 1 {

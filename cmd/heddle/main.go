@@ -4,17 +4,15 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/heddle-mesh/heddle/integration/cni"
 	"github.com/heddle-mesh/heddle/proxy/capture"
 )
 
@@ -22,6 +20,7 @@ import (
 type env struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	hurry          <-chan struct{} // closed when the user asks for the end a second time
 }
 
 // Exit codes that scripts can rely on. A sidecar exits with its application's code, and
@@ -29,6 +28,8 @@ type env struct {
 const (
 	exitFailure = 1 // the command was understood and did not succeed
 	exitUsage   = 2 // the command was not understood
+
+	exitHurried = 130 // what 'up' had started was ended at once: a second Ctrl-C
 )
 
 // exitError makes the process exit with a code of its own; without err silently.
@@ -50,15 +51,20 @@ func main() {
 	if capture.IsChild(os.Args) {
 		os.Exit(capture.Main(os.Args[2:]))
 	}
-	os.Exit(run(os.Args[1:], &env{os.Stdin, os.Stdout, os.Stderr}))
+	if cni.IsPlugin(os.Args) {
+		os.Exit(cni.Main())
+	}
+	os.Exit(run(os.Args[1:], &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}))
 }
 
 // run executes one command line and gives the exit code.
 func run(args []string, e *env) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, hurry, stop := signals()
 	defer stop()
 	ctx = withLifeline(ctx)
-	root := rootCommand(e)
+	own := *e
+	own.hurry = hurry
+	root := rootCommand(&own)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var exit *exitError
@@ -109,14 +115,17 @@ var commands = []struct {
 	commands  []func(*env) *cobra.Command
 }{
 	{"run", "Run a mesh on this machine:", []func(*env) *cobra.Command{
-		upCommand, downCommand, psCommand, logsCommand, execCommand,
+		upCommand, downCommand, restartCommand, psCommand, logsCommand, execCommand,
+	}},
+	{"install", "Run a mesh on Kubernetes:", []func(*env) *cobra.Command{
+		installCommand, upgradeCommand, uninstallCommand, injectCommand,
 	}},
 	{"change", "Change it and look at it:", []func(*env) *cobra.Command{
 		applyCommand, getCommand, describeCommand, deleteCommand, routesCommand,
-		proxiesCommand, configCommand, svidCommand, dnsCommand, checkCommand,
+		proxiesCommand, configCommand, svidCommand, caCommand, dnsCommand, checkCommand,
 	}},
 	{"part", "Its parts, as 'up' starts them:", []func(*env) *cobra.Command{
-		controlplaneCommand, sidecarCommand, tokenCommand, partsCommand,
+		controlplaneCommand, sidecarCommand, captureCommand, cniCommand, connectCommand, tokenCommand, partsCommand,
 	}},
 }
 

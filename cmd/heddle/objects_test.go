@@ -112,7 +112,7 @@ func TestWaitTellsWhoRefuses(t *testing.T) {
 	}
 	code, stdout, stderr := p.heddle(fill("evil", "api-v1"), "apply", "-f", "-", "--wait")
 	p.same("stdout", stdout, "httproute/r created")
-	p.same("stderr", stderr, "live on 2 of 3 proxies\nrefused by default/picky: RouteConfiguration api.default:80, made from service/api, httproute/r: not this")
+	p.same("stderr", stderr, "live on 2 of 3 proxies\nrefused by default/picky: RouteConfiguration api.default:80, made from httproute/r: not this")
 	if code != exitFailure {
 		t.Errorf("exit code %d", code)
 	}
@@ -170,16 +170,16 @@ func TestFindsTheControlPlane(t *testing.T) {
 	t.Setenv("XDG_STATE_HOME", filepath.Join(p.dir, "home"))
 	var out, errs buffer
 	t.Setenv(controlPlaneEnv, "")
-	if code := run([]string{"get", "services"}, &env{strings.NewReader(""), &out, &errs}); code != exitFailure || !strings.Contains(errs.String(), "heddle up") {
+	if code := run([]string{"get", "services"}, &env{stdin: strings.NewReader(""), stdout: &out, stderr: &errs}); code != exitFailure || !strings.Contains(errs.String(), "heddle up") {
 		t.Errorf("none runs: %d %s", code, errs.String())
 	}
 	one := newPlaneAt(t, filepath.Join(p.dir, "home", "heddle", "projects", "shop"), p)
 	errs = buffer{}
-	if code := run([]string{"get", "services"}, &env{strings.NewReader(""), &out, &errs}); code != 0 {
+	if code := run([]string{"get", "services"}, &env{stdin: strings.NewReader(""), stdout: &out, stderr: &errs}); code != 0 {
 		t.Errorf("one runs at %s: %d %s", one, code, errs.String())
 	}
 	newPlaneAt(t, filepath.Join(p.dir, "home", "heddle", "projects", "other"), p)
-	if code := run([]string{"get", "services"}, &env{strings.NewReader(""), &out, &errs}); code != exitUsage || !strings.Contains(errs.String(), "several control planes") {
+	if code := run([]string{"get", "services"}, &env{stdin: strings.NewReader(""), stdout: &out, stderr: &errs}); code != exitUsage || !strings.Contains(errs.String(), "several control planes") {
 		t.Errorf("two run: %d %s", code, errs.String())
 	}
 }

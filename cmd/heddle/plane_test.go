@@ -191,7 +191,7 @@ func (p *plane) heddle(stdin string, line ...string) (code int, stdout, stderr s
 	p.t.Helper()
 	p.t.Setenv(controlPlaneEnv, p.socket)
 	var out, err buffer
-	code = run(line, &env{strings.NewReader(stdin), &out, &err})
+	code = run(line, &env{stdin: strings.NewReader(stdin), stdout: &out, stderr: &err})
 	return code, out.String(), err.String()
 }
 

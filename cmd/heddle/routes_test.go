@@ -205,12 +205,12 @@ func TestShiftInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var out, errs buffer
-	e := &env{strings.NewReader(""), writer(func(b []byte) (int, error) {
+	e := &env{stdin: strings.NewReader(""), stdout: writer(func(b []byte) (int, error) {
 		if strings.Contains(string(b), "api-v2=20") {
 			cancel() // as Ctrl-C does, in the middle of the second step
 		}
 		return out.Write(b)
-	}), &errs}
+	}), stderr: &errs}
 	root := rootCommand(e)
 	root.SetArgs([]string{"routes", "shift", "api", "v2", "--over", "50ms"})
 	err := root.ExecuteContext(ctx)

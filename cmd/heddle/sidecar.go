@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/heddle-mesh/heddle/identity/attest"
 	"github.com/heddle-mesh/heddle/identity/spiffeid"
@@ -28,7 +29,7 @@ type sidecarFlags struct {
 	tokenFile, capture                          string
 	upstreams, publish                          []string
 	config                                      sidecar.Config
-	debug                                       bool
+	pod, ingress, verifyCapture, debug          bool
 }
 
 func sidecarCommand(e *env) *cobra.Command {
@@ -42,23 +43,34 @@ func sidecarCommand(e *env) *cobra.Command {
 		Use:   "sidecar --service NAME --port PORT [flags] -- COMMAND [ARG...]",
 		Short: "Run a program with an Envoy beside it",
 		Long: `Gives a program an identity and an Envoy that carries all of its traffic, and runs it
-when that Envoy is ready. The exit code is the program's. On SIGTERM peers are told to go
-elsewhere, then the program is stopped, then Envoy.
+when that Envoy is ready. The exit code is the program's. On SIGTERM or SIGINT peers are
+told to go elsewhere, then the program is stopped, then Envoy. A second one kills both.
 
 Capture is how the traffic gets to Envoy:
   transparent  the program gets a network namespace of its own; needs root
   rootless     the same inside the user namespace that 'heddle up' makes
   explicit     nothing is captured: the program calls --upstream addresses
-  auto         the first of them that this machine allows`,
+  auto         the first of them that this machine allows
+
+With --pod it is the sidecar container of a Kubernetes pod, as the injector makes it: who
+it is comes from the environment, the application is another container, and the capture
+rules were loaded by 'heddle capture apply' or the CNI plugin.`,
 		Example: `  heddle sidecar --service api --port 8080 --control-plane unix:/run/heddle/cp.sock --token-file t -- ./api
   heddle sidecar --service web --port 80 --capture explicit --upstream api:80=127.0.0.1:9001 ... -- ./web`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, command []string) error {
 			config, err := f.build(c, e, command)
+			if c.Context().Err() != nil {
+				return nil // asked to end before it began
+			}
 			if err != nil {
 				return &exitError{exitUsage, err}
 			}
+			config.Hurry = e.hurry
 			code, err := sidecar.Run(c.Context(), config)
+			if errors.Is(err, capture.ErrNotCaptured) {
+				code = capture.ExitNotCaptured
+			}
 			if err != nil || code != 0 {
 				return &exitError{max(code, exitFailure), err}
 			}
@@ -74,15 +86,19 @@ Capture is how the traffic gets to Envoy:
 	fs.StringToStringVar(&f.labels, "label", nil, "label of the workload, such as version=v2; repeatable")
 	fs.StringVar(&f.zone, "zone", "", "zone that it runs in")
 	fs.StringSliceVar(&f.controlPlane, "control-plane", nil, "control plane: unix:PATH for the first identity, HOST:PORT for all else; repeatable (default port "+defaultAddress+")")
-	fs.StringVar(&f.tokenFile, "token-file", "", "file with a join token, see 'heddle token create'")
+	fs.StringVar(&f.tokenFile, "token-file", "", "file with a join token, see 'heddle token create'; with --pod, with the service account token")
 	fs.StringVar(&f.capture, "capture", "auto", "auto, transparent, rootless or explicit")
 	fs.StringSliceVar(&f.upstreams, "upstream", nil, "SERVICE:PORT=ADDRESS:PORT, for explicit capture; repeatable")
 	fs.StringSliceVar(&f.publish, "publish", nil, "ADDRESS:PORT=PORT or fd:N=PORT: open a port of the program on the machine, past the mesh; repeatable")
+	fs.BoolVar(&f.pod, "pod", false, "be the sidecar container of a Kubernetes pod")
+	fs.BoolVar(&f.ingress, "ingress", false, "with --pod: be a proxy of the mesh's ingress, which no application stands beside and nothing is captured for")
+	fs.BoolVar(&f.verifyCapture, "verify-capture", false, fmt.Sprintf("with --pod: end with exit code %d if the pod has no capture rules", capture.ExitNotCaptured))
+	fs.StringVar(&f.config.ClusterDomain, "cluster-domain", f.config.ClusterDomain, "domain that services' names end with")
 	fs.StringVar(&f.config.StateDir, "state", "", "private folder for identity and last good configuration (default under the user's state folder)")
 	fs.StringVar(&f.config.RunDir, "run", "", "folder for sockets, which Envoy's user must be able to reach (default STATE/run, or /run/heddle as root)")
 	fs.StringVar(&f.config.Status, "status", "", "path of the status socket (default in the run folder)")
 	fs.StringVar(&f.config.User, "user", "", "user to run the program as: a name or UID[:GID]")
-	fs.StringVar(&f.config.ReadyHTTP, "ready-http", "", "path that must answer before the program counts as ready (default: its ports accept connections)")
+	fs.StringVar(&f.config.ReadyHTTP, "ready-http", "", "path that answers 2xx while the program is ready, asked every second (default: its ports accept connections, asked at the start)")
 	fs.StringVar(&f.config.Collector, "otlp", "", "HOST:PORT that takes traces as OTLP over gRPC")
 	fs.StringVar(&f.config.Metrics, "metrics", "0.0.0.0:15090", "address for Prometheus, inside the workload's network; empty for none")
 	fs.StringVar(&f.config.LogLevel, "proxy-log-level", "warning", "Envoy's log level")
@@ -90,6 +106,15 @@ Capture is how the traffic gets to Envoy:
 	fs.DurationVar(&f.config.Drain, "drain", f.config.Drain, "time for peers to go elsewhere before the program is stopped")
 	fs.BoolVar(&f.debug, "debug", false, "log what is of use to Heddle's developers only")
 	f.config.Network.Flags(fs)
+	fs.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		switch name { // the injector's names
+		case "log-level", "concurrency":
+			name = "proxy-" + name
+		case "collector":
+			name = "otlp"
+		}
+		return pflag.NormalizedName(name)
+	})
 	return c
 }
 
@@ -101,6 +126,12 @@ func (f *sidecarFlags) build(c *cobra.Command, e *env, command []string) (sideca
 		level = slog.LevelDebug
 	}
 	config.Log = e.logger(level)
+	if f.pod {
+		return f.buildPod(config, command)
+	}
+	if f.ingress {
+		return config, errors.New("--ingress is for pods of Kubernetes; say --pod, too")
+	}
 	if f.service == "" {
 		return config, errors.New("no service named; say --service NAME")
 	}

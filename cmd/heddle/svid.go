@@ -14,6 +14,7 @@ import (
 
 	"github.com/heddle-mesh/heddle/controlplane/mesh"
 	"github.com/heddle-mesh/heddle/discovery/api/apipb"
+	"github.com/heddle-mesh/heddle/proxy/sidecar"
 )
 
 // maxStatus is the largest answer of a sidecar's status socket, in bytes.
@@ -24,9 +25,10 @@ func svidCommand(e *env) *cobra.Command {
 	var socket string
 	c := &cobra.Command{
 		Use:   "svid WORKLOAD",
-		Short: "Show a workload's identity: its SPIFFE ID, expiry and rotation",
-		Long: `Shows the X.509-SVID of a workload as its sidecar tells it, never a key. Where the
-sidecar is not of this machine or user, only what the control plane knows is shown.`,
+		Short: "Show a workload's identity: its SPIFFE ID, certificates and rotation",
+		Long: `Shows the X.509-SVID of a workload and its chain, the leaf first, as its sidecar tells
+them, never a key. Where the sidecar is not of this machine or user, only what the control
+plane knows is shown.`,
 		Example: `  heddle svid api-1
   heddle svid api-1 -o json`,
 		Args:              args(cobra.ExactArgs(1)),
@@ -49,41 +51,23 @@ sidecar is not of this machine or user, only what the control plane knows is sho
 
 // svidItem is what is shown of an SVID.
 type svidItem struct {
-	Namespace string     `json:"namespace"`
-	Workload  string     `json:"workload"`
-	ID        string     `json:"id"`
-	Source    string     `json:"source"` // sidecar or controlplane
-	Expires   time.Time  `json:"expires,omitzero"`
-	RenewAt   time.Time  `json:"renewAt,omitzero"`
-	LastError string     `json:"lastError,omitempty"`
-	Chain     []certItem `json:"chain,omitempty"`
+	Namespace string    `json:"namespace"`
+	Workload  string    `json:"workload"`
+	ID        string    `json:"id"`
+	Source    string    `json:"source"` // sidecar or controlplane
+	Expires   time.Time `json:"expires,omitzero"`
+	RenewAt   time.Time `json:"renewAt,omitzero"`
+	LastError string    `json:"lastError,omitempty"`
+	DiskError string    `json:"diskError,omitempty"`
+	// Chain is empty where only the control plane was asked.
+	Chain []sidecar.Certificate `json:"chain,omitempty"`
 }
 
-// certItem is a certificate of the chain, the leaf first, where the sidecar tells it.
-type certItem struct {
-	Subject   string    `json:"subject"`
-	Issuer    string    `json:"issuer"`
-	Serial    string    `json:"serial"`
-	NotBefore time.Time `json:"notBefore"`
-	NotAfter  time.Time `json:"notAfter"`
-}
-
-// sidecarStatus is what is read of proxy/sidecar.Status.
-type sidecarStatus struct {
-	Workload  string
-	Namespace string
-	Identity  struct {
-		ID        string
-		Expires   time.Time
-		RenewAt   time.Time
-		LastError string
-		Chain     []certItem
-	}
-}
-
-func (s sidecarStatus) item() *svidItem {
-	return &svidItem{Namespace: s.Namespace, Workload: s.Workload, ID: s.Identity.ID, Source: "sidecar", Expires: s.Identity.Expires,
-		RenewAt: s.Identity.RenewAt, LastError: s.Identity.LastError, Chain: s.Identity.Chain}
+// newSVIDItem is what a sidecar says.
+func newSVIDItem(s *sidecar.Status) *svidItem {
+	i := s.Identity
+	return &svidItem{Namespace: s.Namespace, Workload: s.Workload, ID: i.ID, Source: "sidecar", Expires: i.Expires,
+		RenewAt: i.RenewAt, LastError: i.LastError, DiskError: i.DiskError, Chain: i.Chain}
 }
 
 // findSVID asks the sidecar, else the control plane.
@@ -94,12 +78,12 @@ func findSVID(c *cobra.Command, f *clientFlags, socket, workload string) (*svidI
 		if err != nil {
 			return nil, err
 		}
-		return status.item(), nil
+		return newSVIDItem(status), nil
 	}
 	for _, path := range f.statusSockets(ctx, workload) {
 		status, err := askSidecar(ctx, path)
 		if err == nil && status.Workload == workload && status.Namespace == f.namespace {
-			return status.item(), nil
+			return newSVIDItem(status), nil
 		}
 	}
 	item := &svidItem{Namespace: f.namespace, Workload: workload, Source: "controlplane"}
@@ -138,7 +122,7 @@ func (f *clientFlags) statusSockets(ctx context.Context, workload string) []stri
 }
 
 // askSidecar reads a status socket.
-func askSidecar(ctx context.Context, socket string) (*sidecarStatus, error) {
+func askSidecar(ctx context.Context, socket string) (*sidecar.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -157,7 +141,7 @@ func askSidecar(ctx context.Context, socket string) (*sidecarStatus, error) {
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("ask the sidecar at %s: %s", socket, response.Status)
 	}
-	status := new(sidecarStatus)
+	status := new(sidecar.Status)
 	if err := json.NewDecoder(io.LimitReader(response.Body, maxStatus)).Decode(status); err != nil {
 		return nil, fmt.Errorf("read the status of the sidecar at %s: %w", socket, err)
 	}
@@ -176,8 +160,15 @@ func (s *svidItem) write(w io.Writer, now time.Time) error {
 	if s.LastError != "" {
 		rows = append(rows, []string{"Last error:", s.LastError})
 	}
+	if s.DiskError != "" {
+		rows = append(rows, []string{"Disk error:", s.DiskError})
+	}
 	for i, c := range s.Chain {
-		rows = append(rows, []string{fmt.Sprintf("Chain %d:", i), fmt.Sprintf("%s, by %s, until %s", c.Subject, c.Issuer, c.NotAfter.Local().Format(time.DateTime))})
+		rows = append(rows,
+			[]string{fmt.Sprintf("Certificate %d:", i+1), c.Subject},
+			[]string{"  Issuer:", c.Issuer},
+			[]string{"  Serial:", c.Serial},
+			[]string{"  Valid:", c.NotBefore.Local().Format(time.DateTime) + " to " + c.NotAfter.Local().Format(time.DateTime)})
 	}
 	return table(w, []string{"Workload:", s.Namespace + "/" + s.Workload}, rows)
 }

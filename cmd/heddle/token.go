@@ -25,7 +25,7 @@ func tokenCreateCommand(e *env) *cobra.Command {
 	var f clientFlags
 	var service, file string
 	var ttl time.Duration
-	var single bool
+	var single, keep bool
 	var uid int64
 	c := &cobra.Command{
 		Use:   "create --service SERVICE",
@@ -43,12 +43,21 @@ func tokenCreateCommand(e *env) *cobra.Command {
 				u := uint32(uid)
 				request.Uid = &u
 			}
+			if keep {
+				if file == "" {
+					return usagef("--keep is for --file")
+				}
+				if _, err := os.Stat(file); err == nil {
+					return nil
+				}
+			}
 			return f.run(c, func(ctx context.Context, cl *client) error { return createToken(ctx, e, cl, request, file) })
 		},
 	}
 	f.add(c)
 	c.Flags().StringVar(&service, "service", "", "service whose identity the token gives")
 	c.Flags().StringVar(&file, "file", "", "write the token to this file, readable by nobody else, and not to the terminal")
+	c.Flags().BoolVar(&keep, "keep", false, "leave a file that is there as it is, and create no token")
 	c.Flags().DurationVar(&ttl, "ttl", time.Hour, "how long the token is good for")
 	c.Flags().BoolVar(&single, "single-use", false, "the token is good for one SVID only")
 	c.Flags().Int64Var(&uid, "uid", 0, "only processes of this user can use it, on the control plane's machine")
@@ -135,9 +144,12 @@ func tokenListCommand(e *env) *cobra.Command {
 func tokenRevokeCommand(e *env) *cobra.Command {
 	var f clientFlags
 	c := &cobra.Command{
-		Use:     "revoke NAME...",
-		Short:   "Make join tokens useless; SVIDs that were got with them live on",
-		Example: "  heddle token revoke k3v9",
+		Use:   "revoke NAME...",
+		Short: "Make join tokens useless, also for the renewal of the SVIDs got with them",
+		Long: `Ends join tokens. Nobody joins with one of them any more, and no SVID that goes back to one
+is renewed; those that there are live on until they expire. Tokens that have expired or
+are used up can be revoked too.`,
+		Example: "  heddle token revoke 0a1b2c3d4e5f6071",
 		Args:    args(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, names []string) error {
 			return f.run(c, func(ctx context.Context, cl *client) error {

@@ -33,14 +33,18 @@ func upCommand(e *env) *cobra.Command {
 		Short: "Start the control plane and every service of a file, each with a sidecar",
 		Long: `Starts what a heddle.yaml names, in the foreground until Ctrl-C, or with --detach in the
 background. No root is needed: without it the mesh runs in a user namespace, and where
-that is forbidden the services call each other through ports of their sidecars.`,
+that is forbidden the services call each other through ports of their sidecars.
+
+In the foreground the first Ctrl-C (or SIGTERM) ends everything in good order: requests
+under way are answered, and the exit code is 0. The second kills the programs and their
+proxies at once, with exit code 130. Both take down all that was set up.`,
 		Example: `  heddle up -f install/examples/shop/heddle.yaml
   heddle up -f heddle.yaml --detach --wait`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c.Context(), e) },
 	}
 	fs := c.Flags()
-	fs.StringVarP(&f.file, "file", "f", "heddle.yaml", "file with the services")
+	fs.StringVarP(&f.file, "file", "f", defaultFile, "file with the services")
 	fs.StringVar(&f.capture, "capture", "auto", "how traffic gets to the proxies: auto, transparent, rootless or explicit")
 	fs.BoolVarP(&f.detach, "detach", "d", false, "go on in the background")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "do not show what the processes write; it is in their log files")
@@ -57,10 +61,10 @@ func (f *upFlags) run(ctx context.Context, e *env) error {
 	}
 	if inside {
 		o.Files = files
-		return local.Run(ctx, *o)
+		return runProject(ctx, o)
 	}
-	if o.Project.Running() {
-		return fmt.Errorf("project %s is running already; see 'heddle ps', or end it with 'heddle down'", o.Project.Name)
+	if err := o.Project.AwaitFree(ctx, e.stderr); err != nil {
+		return err
 	}
 	if f.detach {
 		return f.runDetached(ctx, e, o)
@@ -83,7 +87,7 @@ func (f *upFlags) options(ctx context.Context, e *env, inside bool) (*local.Opti
 		return nil, err
 	}
 	o := &local.Options{
-		Config: config, Project: project, Bin: filepath.Dir(self),
+		Config: config, Project: project, Bin: filepath.Dir(self), Hurry: e.hurry,
 		Log: slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	reason := "you said so"
@@ -117,17 +121,51 @@ func (f *upFlags) runHere(ctx context.Context, e *env, o *local.Options) error {
 		}()
 	}
 	if o.Capture != capture.Rootless {
-		return local.Run(ctx, *o)
+		return runProject(ctx, o)
 	}
 	cmd, err := local.EnterRootless(context.WithoutCancel(ctx), o, append([]string{"up"}, f.args()...))
 	if err != nil {
 		return err
 	}
+	// Ctrl-C goes to all of the terminal's foreground group; the child shall count each
+	// one once, as we pass it on.
+	cmd.SysProcAttr.Setpgid = true
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })()
-	return cmd.Wait()
+	ended := make(chan struct{})
+	defer close(ended)
+	go passOn(cmd.Process, ctx.Done(), o.Hurry, ended)
+	err = cmd.Wait()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.Exited() {
+		return &exitError{code: exit.ExitCode()} // it has said why
+	}
+	return err
+}
+
+// passOn passes the user's wishes on to a child until it has ended. The signals differ, as
+// two of a kind may arrive as one.
+func passOn(child *os.Process, end, hurry, ended <-chan struct{}) {
+	for _, wish := range []struct {
+		said   <-chan struct{}
+		signal os.Signal
+	}{{end, syscall.SIGTERM}, {hurry, syscall.SIGINT}} {
+		select {
+		case <-wish.said:
+			_ = child.Signal(wish.signal) // an error means that it has ended
+		case <-ended:
+			return
+		}
+	}
+}
+
+// runProject supervises in this process.
+func runProject(ctx context.Context, o *local.Options) error {
+	err := local.Run(ctx, *o)
+	if errors.Is(err, local.ErrHurried) {
+		return &exitError{exitHurried, err}
+	}
+	return err
 }
 
 // args are the flags for another run of the same command.

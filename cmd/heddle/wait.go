@@ -20,7 +20,13 @@ const slow = time.Second
 
 // waitLive waits until every proxy holds what was applied, and tells of what it finds.
 func waitLive(ctx context.Context, e *env, cl *client, reply *apipb.ApplyReply, timeout time.Duration) error {
-	last, err := cl.await(ctx, e.stderr, reply.GetRevision(), timeout)
+	request := &apipb.WaitRequest{Revision: reply.GetRevision()}
+	for _, r := range reply.GetResults() {
+		if cl.elsewhere { // the control plane has yet to see it
+			request.Objects = append(request.Objects, &apipb.Origin{Ref: r.GetRef(), Generation: r.GetGeneration()})
+		}
+	}
+	last, err := cl.await(ctx, e.stderr, request, timeout)
 	if err != nil {
 		return err
 	}
@@ -64,11 +70,11 @@ func refusalLine(r *apipb.Refusal) string {
 		r.GetNack().GetName(), strings.Join(from, ", "), r.GetNack().GetError())
 }
 
-// await follows a revision to its end. When that takes long, each step is told.
-func (c *client) await(ctx context.Context, w io.Writer, revision uint64, timeout time.Duration) (*apipb.WaitReply, error) {
+// await follows a change to its end. When that takes long, each step is told.
+func (c *client) await(ctx context.Context, w io.Writer, request *apipb.WaitRequest, timeout time.Duration) (*apipb.WaitReply, error) {
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	stream, err := c.mesh.Wait(limited, &apipb.WaitRequest{Revision: revision})
+	stream, err := c.mesh.Wait(limited, request)
 	if err != nil {
 		return nil, err
 	}
