@@ -3,19 +3,30 @@ package e2e
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"time"
 )
 
-// TestChurn changes everything at random under a constant load: no request fails.
+// TestChurn changes everything at random under a constant load, while replicas are restarted
+// and SVIDs replaced every five seconds: no request fails. HEDDLE_TEST_SEED
+// makes the changes of an earlier run again.
 func TestChurn(t *testing.T) {
+	t.Parallel()
 	const changes, pace = 100, 350 * time.Millisecond
 	inBestMode(t, func(t *testing.T, mode string) {
-		p := start(t, mode, shop, shopObjects())
+		twice := strings.Replace(shop, "ready: /healthz", "ready: /healthz\n    replicas: 2", 1)
+		p := start(t, mode, "svidTTL: 10s\n"+twice, shopObjects())
 		seed := uint64(time.Now().UnixNano())
-		t.Logf("seed %d", seed)
-		c := &churn{project: p, rand: rand.New(rand.NewPCG(seed, 0))}
+		if text := os.Getenv("HEDDLE_TEST_SEED"); text != "" {
+			if _, err := fmt.Sscan(text, &seed); err != nil {
+				t.Fatalf("HEDDLE_TEST_SEED=%s: %v", text, err)
+			}
+		}
+		t.Logf("HEDDLE_TEST_SEED=%d", seed)
+		c := &churn{project: p, rand: rand.New(rand.NewPCG(seed, 0)), restarted: make(chan error, 1)}
+		c.restarted <- nil
 		loads := []*load{p.Load("web-0", "http://api/", 100), p.Load("db-0", "http://api/", 100)}
 		tick := time.NewTicker(pace)
 		defer tick.Stop()
@@ -24,8 +35,14 @@ func TestChurn(t *testing.T) {
 			what := c.change()
 			t.Logf("%s %s", time.Now().UTC().Format("15:04:05.000"), what)
 		}
-		p.during(time.Second) // the last one too is in force
+		if err := <-c.restarted; err != nil {
+			t.Error(err)
+		}
+		p.during(time.Second) // the last change too is in force
 		NoneFailed(loads...)
+		if t.Logf("%d restarts", c.restarts); c.restarts < 3 {
+			t.Error("there were too few to tell")
+		}
 		if nacks := p.refusals(); nacks != "" {
 			t.Errorf("proxies refused configuration: %s", nacks)
 		}
@@ -46,12 +63,14 @@ func (p *project) refusals() string {
 // churn makes changes that must not matter to a request.
 type churn struct {
 	*project
-	rand *rand.Rand
+	rand      *rand.Rand
+	restarted chan error // the end of the replica's restart under way; full when there is none
+	restarts  int
 }
 
 // change makes one change and says which.
 func (c *churn) change() string {
-	changes := []func() string{c.split, c.split, c.route, c.noRoute, c.policy, c.noPolicy, c.config, c.config, c.endpoints, c.endpoints, c.others}
+	changes := []func() string{c.split, c.split, c.route, c.noRoute, c.policy, c.noPolicy, c.config, c.config, c.endpoints, c.endpoints, c.others, c.replica, c.replica, c.replica}
 	return changes[c.rand.IntN(len(changes))]()
 }
 
@@ -118,6 +137,25 @@ func (c *churn) endpoints() string {
 	selector := []string{"app: api", "app: api, version: v1", "app: api, version: v2"}[c.rand.IntN(3)]
 	c.WriteObject("services.yaml", strings.Replace(shopObjects()["services.yaml"], "{selector: {app: api}", "{selector: {"+selector+"}", 1))
 	return "endpoints " + selector
+}
+
+// replica stops and starts a replica. One goes at a time: of each version one must be there.
+func (c *churn) replica() string {
+	select {
+	case err := <-c.restarted:
+		if err != nil {
+			c.t.Error(err)
+		}
+	default:
+		return "no replica: the last one is not back"
+	}
+	name := []string{"api-v1-0", "api-v1-1", "api-v2-0", "api-v2-1"}[c.rand.IntN(4)]
+	go func() {
+		_, err := c.Heddle("restart", name)
+		c.restarted <- err
+	}()
+	c.restarts++
+	return "restart " + name
 }
 
 // others adds or removes a service with a route that nobody calls.

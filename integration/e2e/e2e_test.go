@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"github.com/heddle-mesh/heddle/install/parts/partstest"
+	"github.com/heddle-mesh/heddle/proxy/capture"
 )
 
 // plainUser runs the rootless meshes where the tests run as root.
@@ -100,6 +101,9 @@ func copyFile(to, from string) error {
 const (
 	transparent = "transparent"
 	rootless    = "rootless"
+	explicit    = "explicit"
+	// explicitPlain is explicit for a plain user where the tests run as root.
+	explicitPlain = "explicit plain"
 )
 
 // inModes runs a test in each mode that we may use.
@@ -107,8 +111,8 @@ func inModes(t *testing.T, test func(t *testing.T, mode string)) {
 	needMesh(t)
 	for _, mode := range []string{transparent, rootless} {
 		t.Run(mode, func(t *testing.T) {
-			if mode == transparent && os.Geteuid() != 0 {
-				t.Skip("needs root")
+			if mode == transparent && !capture.MachineRoot() {
+				t.Skip("only root may capture transparently; the same test runs as rootless")
 			}
 			test(t, mode)
 		})
@@ -119,7 +123,7 @@ func inModes(t *testing.T, test func(t *testing.T, mode string)) {
 func inBestMode(t *testing.T, test func(t *testing.T, mode string)) {
 	needMesh(t)
 	mode := rootless
-	if os.Geteuid() == 0 {
+	if capture.MachineRoot() {
 		mode = transparent
 	}
 	t.Run(mode, func(t *testing.T) { test(t, mode) })
@@ -132,9 +136,13 @@ func needMesh(t *testing.T) {
 	}
 }
 
+// isolated reports whether a mesh of that mode gets network and mount namespaces of its
+// own around it.
+func isolated(mode string) bool { return mode != rootless && capture.MachineRoot() }
+
 // credential is whom a mesh of that mode runs as; nil for ourselves.
 func credential(mode string) *syscall.Credential {
-	if mode == rootless && os.Geteuid() == 0 {
+	if (mode == rootless || mode == explicitPlain) && capture.MachineRoot() {
 		return &syscall.Credential{Uid: plainUser, Gid: plainUser}
 	}
 	return nil

@@ -52,6 +52,7 @@ func TestExample(t *testing.T) {
 			}
 		})
 		t.Run("trace", func(t *testing.T) { p.awaitTrace(t) })
+		t.Run("trace of a change", func(t *testing.T) { p.awaitChange(t) })
 	})
 }
 
@@ -159,27 +160,64 @@ type span struct {
 	}
 }
 
+// jaegerTrace is what Jaeger's query API says of a trace.
+type jaegerTrace struct {
+	Spans     []span
+	Processes map[string]struct{ ServiceName string }
+}
+
+// traces asks Jaeger for the newest that a service is in.
+func (p *project) traces(t *testing.T, service string) ([]jaegerTrace, error) {
+	t.Helper()
+	body, err := p.tryGet(t.Context(), "http://127.0.0.1:16686/api/traces?limit=20&service="+service)
+	if err != nil {
+		return nil, err
+	}
+	var list struct{ Data []jaegerTrace }
+	return list.Data, json.Unmarshal(body, &list)
+}
+
+// awaitChange changes a route and waits for the control plane's own trace of that, from
+// the object's arrival to the last proxy's answer.
+func (p *project) awaitChange(t *testing.T) {
+	t.Helper()
+	if _, err := p.Heddle("routes", "split", "api", "v1=50", "v2=50", "--wait"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, 60*time.Second, "the trace of a change in Jaeger", func() error {
+		traces, err := p.traces(t, "heddle-controlplane")
+		if err != nil {
+			return err
+		}
+		var seen []string
+		for _, trace := range traces {
+			var change, translate bool
+			for _, s := range trace.Spans {
+				seen = append(seen, s.OperationName+" "+s.tag("heddle.objects")+" "+s.tag("heddle.proxies"))
+				// Nothing else is as many streams: of six sidecars the Envoys' and the agents'.
+				change = change || s.OperationName == "change" && strings.Contains(s.tag("heddle.objects"), "HTTPRoute default/api-split") && s.tag("heddle.proxies") == "12"
+				translate = translate || s.OperationName == "translate"
+			}
+			if change && translate && len(trace.Spans) == 2 {
+				return nil
+			}
+		}
+		return fmt.Errorf("there are only %q", seen)
+	})
+}
+
 // awaitTrace waits for a trace that goes from the load generator through the sidecars of
 // all tiers to the API's own database span, as one tree.
 func (p *project) awaitTrace(t *testing.T) {
 	t.Helper()
 	want := []string{"loadgen client", "frontend server", "frontend client", "api server", "api client SELECT documents"}
 	await(t, 60*time.Second, "a whole trace in Jaeger", func() error {
-		body, err := p.tryGet(t.Context(), "http://127.0.0.1:16686/api/traces?service=loadgen&limit=20")
+		traces, err := p.traces(t, "loadgen")
 		if err != nil {
 			return err
 		}
-		var list struct {
-			Data []struct {
-				Spans     []span
-				Processes map[string]struct{ ServiceName string }
-			}
-		}
-		if err := json.Unmarshal(body, &list); err != nil {
-			return err
-		}
 		problem := errors.New("there are no traces")
-		for _, trace := range list.Data {
+		for _, trace := range traces {
 			var have []string
 			for _, s := range trace.Spans {
 				name := trace.Processes[s.ProcessID].ServiceName + " " + s.tag("span.kind")
@@ -207,21 +245,25 @@ func (s span) tag(key string) string {
 	return ""
 }
 
-// oneTree checks that all spans but one have a parent among them, and that those of
-// sidecars name both ends.
+// oneTree checks that all spans but one have a parent among them, that one names the
+// route, and that those of sidecars name both ends.
 func oneTree(spans []span) error {
 	ids := map[string]bool{}
 	for _, s := range spans {
 		ids[s.SpanID] = true
 	}
-	roots, identities := 0, map[string]bool{}
+	roots, identities, routed := 0, map[string]bool{}, false
 	for _, s := range spans {
 		if !slices.ContainsFunc(s.References, func(r struct{ SpanID string }) bool { return ids[r.SpanID] }) {
 			roots++
 		}
+		routed = routed || strings.HasPrefix(s.tag("heddle.route"), "HTTPRoute/default/api-split/")
 		for _, key := range []string{"heddle.source.id", "heddle.destination.id"} {
 			identities[s.tag(key)] = true
 		}
+	}
+	if !routed {
+		return errors.New("no span names the route that was taken")
 	}
 	if roots != 1 {
 		return fmt.Errorf("%d spans have no parent, want one tree", roots)

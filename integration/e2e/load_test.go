@@ -17,7 +17,8 @@ type summary struct {
 	Failures   map[string]int
 	Times      []string // of the failed ones
 	Versions   map[string]int
-	Worst      float64 `json:"worst_ms"`
+	By         map[string]int // workloads that answered
+	Worst      float64        `json:"worst_ms"`
 }
 
 // load is a client that asks all the time.

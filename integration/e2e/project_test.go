@@ -40,6 +40,17 @@ type process struct {
 // and of objects, which are texts by file name. The test's end stops it.
 func start(t *testing.T, mode, yaml string, objects map[string]string) *project {
 	t.Helper()
+	p := prepare(t, mode, yaml, objects)
+	if out, err := p.Up(0, "--detach", "--wait", "--timeout", "60s").CombinedOutput(); err != nil {
+		t.Fatalf("heddle up: %v\n%s", err, out)
+	}
+	p.left = p.observe()
+	return p
+}
+
+// prepare is start without the start.
+func prepare(t *testing.T, mode, yaml string, objects map[string]string) *project {
+	t.Helper()
 	p := &project{t: t, mode: mode, programs: build(t)}
 	p.makeDirs()
 	for name, text := range objects {
@@ -48,16 +59,31 @@ func start(t *testing.T, mode, yaml string, objects map[string]string) *project 
 	config := "name: e\nobjects: mesh\n" + strings.ReplaceAll(yaml, "APP", p.app)
 	p.write(filepath.Join(p.dir, "heddle.yaml"), config)
 	t.Cleanup(p.stop)
-	args := []string{"up", "-f", filepath.Join(p.dir, "heddle.yaml"), "--detach", "--wait", "--timeout", "60s", "--capture", mode}
-	cmd := p.command(p.heddle, args...)
-	if mode == transparent {
-		cmd = p.command(p.app, append([]string{"isolate", p.heddle}, args...)...)
-	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("heddle up: %v\n%s", err, out)
-	}
-	p.left = p.observe()
 	return p
+}
+
+// Up makes the command "heddle up", with flags; see in.
+func (p *project) Up(place int, flags ...string) *exec.Cmd {
+	args := []string{p.heddle, "up", "-f", filepath.Join(p.dir, "heddle.yaml"), "--capture", strings.Fields(p.mode)[0]}
+	return p.in(place, append(args, flags...)...)
+}
+
+// in makes a command that runs where the mesh is to run. If the mode asks for namespaces
+// around it they are those of the process place; with 0 the command gets new ones. The
+// process keeps its number when it becomes the program.
+func (p *project) in(place int, args ...string) *exec.Cmd {
+	if !isolated(p.mode) {
+		return p.command(args[0], args[1:]...)
+	}
+	if c := credential(p.mode); c != nil { // once inside
+		args = append([]string{"setpriv", "--clear-groups", fmt.Sprintf("--reuid=%d", c.Uid), fmt.Sprintf("--regid=%d", c.Gid)}, args...)
+	}
+	cmd := p.command(p.app, append([]string{"isolate"}, args...)...)
+	if place != 0 {
+		cmd = p.command("nsenter", append([]string{"-t", strconv.Itoa(place), "--net", "--mount"}, args...)...)
+	}
+	cmd.SysProcAttr.Credential = nil
+	return cmd
 }
 
 // makeDirs makes the folders, owned by whom the mesh runs as.
@@ -121,22 +147,29 @@ func (p *project) Exec(workload string, args ...string) (string, error) {
 // Outside runs a command of the test's program where no proxy captures: in the network
 // that the workloads' own are connected to, as an intruder there would.
 func (p *project) Outside(args ...string) (string, error) {
-	supervisor, err := p.Process("supervisor")
+	cmd, err := p.outside(args...)
 	if err != nil {
 		return "", err
 	}
-	enter := []string{"-t", strconv.Itoa(supervisor.PID), "--net", "--mount"}
-	if p.mode == rootless {
-		enter = append(enter, "--user", "--preserve-credentials")
-	}
 	var stderr bytes.Buffer
-	cmd := p.command("nsenter", append(append(enter, p.app), args...)...)
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
 		return "", fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, stderr.String())
 	}
 	return string(out), nil
+}
+
+func (p *project) outside(args ...string) (*exec.Cmd, error) {
+	supervisor, err := p.Process("supervisor")
+	if err != nil {
+		return nil, err
+	}
+	enter := []string{"-t", strconv.Itoa(supervisor.PID), "--net", "--mount"}
+	if p.mode == rootless {
+		enter = append(enter, "--user", "--preserve-credentials")
+	}
+	return p.command("nsenter", append(append(enter, p.app), args...)...), nil
 }
 
 // WriteObject puts a file into the folder of objects at once, as editors do.
@@ -286,7 +319,7 @@ func (p *project) RunDir(workload string) string {
 // Admin asks the administration interface of a workload's Envoy.
 func (p *project) Admin(workload, path string) (string, error) {
 	socket := p.RunDir(workload) + "/envoy/admin.sock"
-	if p.mode == transparent { // it lies in a mount namespace
+	if isolated(p.mode) { // it lies in a mount namespace
 		supervisor, err := p.Process("supervisor")
 		if err != nil {
 			return "", err

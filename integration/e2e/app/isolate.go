@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 
 	"github.com/vishvananda/netlink"
@@ -36,5 +38,28 @@ func isolate(_ context.Context, args []string) error {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return err
 	}
-	return unix.Exec(args[0], args, os.Environ())
+	program, err := exec.LookPath(args[0])
+	if err != nil {
+		return err
+	}
+	return unix.Exec(program, args, os.Environ())
+}
+
+// links tells the network's links, by type and name, for each line that it reads. It keeps
+// the network alive meanwhile.
+func links(_ context.Context, _ []string) error {
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		found, err := netlink.LinkList()
+		if err != nil {
+			return err
+		}
+		names := []string{}
+		for _, l := range found {
+			names = append(names, l.Type()+" "+l.Attrs().Name)
+		}
+		if err := tell(names); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -20,6 +20,7 @@ type summary struct {
 	Failures map[string]int `json:"failures"` // codes and errors, by how often
 	Times    []string       `json:"times"`    // when the first of them were sent
 	Versions map[string]int `json:"versions"` // of the server, by how often
+	By       map[string]int `json:"by"`       // workloads that answered, by how often
 	Worst    float64        `json:"worst_ms"`
 
 	mu sync.Mutex // held while anything is counted
@@ -29,15 +30,22 @@ type summary struct {
 const maxTimes = 20
 
 // load sends requests at a constant rate, however long answers take, until its standard
-// input ends or enough were sent. It sends POST, which Go's client never sends twice by
-// itself: nothing that fails stays unseen.
+// input ends or enough were sent. Unless told otherwise it sends POST, which Go's client
+// never sends twice by itself: nothing that fails stays unseen.
 func load(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("load", flag.ContinueOnError)
 	url := fs.String("url", "", "what to ask for")
 	rate := fs.Int("rate", 100, "requests a second")
 	count := fs.Int("count", 1<<30, "how many at most")
+	method := fs.String("method", http.MethodPost, "HTTP method")
 	fresh := fs.Bool("fresh", false, "a connection for every request")
+	var e entrance
+	e.flags(fs)
 	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	transport, err := e.transport(&http.Transport{MaxIdleConnsPerHost: 100, DisableKeepAlives: *fresh})
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -46,8 +54,8 @@ func load(ctx context.Context, args []string) error {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		cancel()
 	}()
-	client := &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 100, DisableKeepAlives: *fresh}}
-	s := &summary{Failures: map[string]int{}, Versions: map[string]int{}}
+	client := &http.Client{Timeout: patience, Transport: transport}
+	s := &summary{Failures: map[string]int{}, Versions: map[string]int{}, By: map[string]int{}}
 	var group sync.WaitGroup
 	tick := time.NewTicker(time.Second / time.Duration(*rate))
 	defer tick.Stop()
@@ -55,7 +63,7 @@ func load(ctx context.Context, args []string) error {
 		select {
 		case <-tick.C:
 			// The end of the load is no reason for a request to fail.
-			group.Go(func() { s.one(context.WithoutCancel(ctx), client, *url) })
+			group.Go(func() { s.one(context.WithoutCancel(ctx), client, *method, *url) })
 			continue
 		case <-ctx.Done():
 		}
@@ -66,9 +74,9 @@ func load(ctx context.Context, args []string) error {
 }
 
 // one sends one request and counts its answer.
-func (s *summary) one(ctx context.Context, client *http.Client, url string) {
+func (s *summary) one(ctx context.Context, client *http.Client, method, url string) {
 	began := time.Now()
-	a := ask(ctx, client, http.MethodPost, url)
+	a := ask(ctx, client, method, url)
 	took := time.Since(began)
 	var by request
 	if a.Code == http.StatusOK && json.Unmarshal([]byte(a.Body), &by) != nil {
@@ -80,6 +88,7 @@ func (s *summary) one(ctx context.Context, client *http.Client, url string) {
 	if a.Code/100 == 2 && a.Error == "" {
 		s.OK++
 		s.Versions[by.Version]++
+		s.By[by.Workload]++
 		return
 	}
 	what := a.Error

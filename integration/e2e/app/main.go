@@ -16,13 +16,21 @@ import (
 var commands = map[string]func(ctx context.Context, args []string) error{
 	"serve":   serve,
 	"get":     get,
+	"visit":   visit,
 	"load":    load,
 	"resolve": resolve,
 	"tcp":     tcp,
 	"tls":     probeTLS,
+	"peer":    probePeer,
 	"raw":     probeRaw,
 	"watch":   watch,
+	"hold":    hold,
 	"isolate": isolate,
+	"links":   links,
+	"pipe":    pipe,
+
+	"connects":   connects,
+	"handshakes": handshakes,
 }
 
 func main() {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"time"
 
@@ -43,6 +45,37 @@ func probeTLS(ctx context.Context, args []string) error {
 		return err
 	}
 	return tell(answer{Body: id.String()})
+}
+
+// probePeer connects by TLS without a certificate and tells the peer's SPIFFE ID, and what
+// the peer said to that: peer ADDRESS:PORT.
+func probePeer(ctx context.Context, args []string) error {
+	if len(args) != 1 {
+		return errUsage
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var a answer
+	config := &tls.Config{
+		InsecureSkipVerify: true, // it is whoever it is: that is what we tell
+		VerifyConnection: func(state tls.ConnectionState) error {
+			id, err := x509svid.IDFromCert(state.PeerCertificates[0])
+			a.Body = id.String()
+			return err
+		},
+	}
+	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", args[0])
+	if err == nil {
+		// In TLS 1.3 a client is refused after its part of the handshake.
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		_, err = conn.Read(make([]byte, 1))
+	}
+	if err == nil {
+		return errors.New("the server spoke to a client without a certificate")
+	}
+	a.Error = reason(err)
+	return tell(a)
 }
 
 // probeRaw sends an HTTP request without TLS and tells what came back: raw ADDRESS:PORT.
@@ -130,4 +163,27 @@ func (w *watcher) OnX509ContextWatchError(err error) {
 	if w.left > 0 {
 		_ = tell(answer{Error: err.Error()})
 	}
+}
+
+// pipe connects standard input and output with an address: pipe ADDRESS:PORT.
+func pipe(ctx context.Context, args []string) error {
+	if len(args) != 1 {
+		return errUsage
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", args[0])
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ended := make(chan error, 2)
+	for _, copy := range []func() (int64, error){
+		func() (int64, error) { return io.Copy(conn, os.Stdin) },
+		func() (int64, error) { return io.Copy(os.Stdout, conn) },
+	} {
+		go func() {
+			_, err := copy()
+			ended <- err
+		}()
+	}
+	return <-ended
 }

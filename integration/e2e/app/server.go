@@ -26,7 +26,8 @@ type request struct {
 }
 
 // serve answers HTTP on one port and greets on another, where the client waits to be
-// spoken to first. POST /unready and /ready on the HTTP port change what /healthz says.
+// spoken to first. POST /unready and /ready on the HTTP port change what /healthz says; after
+// POST /break everything else is answered with 503, until POST /mend.
 func serve(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("serve", flag.ContinueOnError)
 	version := fs.String("version", "", "what to say of ourselves")
@@ -66,7 +67,7 @@ func serve(ctx context.Context, args []string) error {
 }
 
 func handler(version string) http.Handler {
-	var unready atomic.Bool
+	var unready, broken atomic.Bool
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if unready.Load() {
@@ -75,7 +76,13 @@ func handler(version string) http.Handler {
 	})
 	mux.HandleFunc("POST /unready", func(http.ResponseWriter, *http.Request) { unready.Store(true) })
 	mux.HandleFunc("POST /ready", func(http.ResponseWriter, *http.Request) { unready.Store(false) })
+	mux.HandleFunc("POST /break", func(http.ResponseWriter, *http.Request) { broken.Store(true) })
+	mux.HandleFunc("POST /mend", func(http.ResponseWriter, *http.Request) { broken.Store(false) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if broken.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(request{
 			Workload: os.Getenv("HEDDLE_WORKLOAD"), Version: version,
