@@ -7,7 +7,7 @@ EXAMPLE  := install/examples/shop/heddle.yaml
 FUZZTIME ?= 60s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help run down test parts check lint race bench fuzz build envoy generate generate-check envoy-check clean
+.PHONY: cluster-deps cluster-build cluster-up cluster-down e2e-k8s bench-k8s help run down test parts check lint race bench fuzz build envoy generate generate-check envoy-check image images clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -27,6 +27,7 @@ lint: ## gofmt, vet, staticcheck, imports
 	@unformatted="$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...))"; \
 	  if [ -n "$$unformatted" ]; then echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
+	$(GO) vet -tags k8s ./...
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) test -count=1 .
 
@@ -35,6 +36,27 @@ race: envoy ## The tests under the race detector
 
 envoy-check: envoy ## Let Envoy judge every golden
 	$(GO) test -count=1 -run Golden ./controlplane/... ./proxy/bootstrap/...
+
+cluster-deps: ## Install what a test cluster needs of Debian, as root
+	tools/cluster-deps.sh
+
+cluster-build: ## Build Kubernetes, etcd and CoreDNS, once: a quarter of an hour
+	$(GO) run ./integration/cluster/heddle-cluster build
+
+cluster-up: cluster-deps ## Boot a Kubernetes of three nodes; kubectl: bin/heddle-cluster in kubectl ...
+	$(GO) build -o $(BIN)/ ./integration/cluster/heddle-cluster
+	$(BIN)/heddle-cluster up
+
+e2e-k8s: cluster-deps envoy ## Test Heddle on a Kubernetes of three nodes, and with an API server alone
+	$(GO) build -o $(BIN)/ ./integration/cluster/heddle-cluster
+	$(BIN)/heddle-cluster link $(BIN)/kube
+	HEDDLE_KUBE_BIN=$(CURDIR)/$(BIN)/kube $(GO) test -tags k8s -count=1 -p 1 -timeout 40m ./cmd/heddle ./discovery/kubernetes/... ./integration/kubernetes/... ./install/kubernetes/... ./integration/cluster ./integration/k8s/...
+
+bench-k8s: cluster-deps envoy ## Measure on a Kubernetes of three nodes; see integration/bench/RESULTS.md
+	$(GO) test -tags k8s -run '^$$' -bench . -benchtime 1x -timeout 40m ./integration/k8s
+
+cluster-down: ## End it
+	$(BIN)/heddle-cluster down
 
 bench: build envoy ## Measure; see integration/bench/RESULTS.md
 	tools/bench.sh
@@ -45,6 +67,12 @@ fuzz: ## Run every fuzz target for FUZZTIME
 build: ## Build bin/heddle and the programs of the example
 	@mkdir -p $(BIN)
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/... ./install/examples/...
+
+image: build envoy ## Write the image of Heddle, bin/heddle-image.tar
+	$(GO) run ./install/image/heddle-image
+
+images: build parts ## Write the images of Heddle, the example shop and Jaeger to bin/images
+	$(GO) run ./install/image/heddle-image --all $(BIN)/images
 
 parts: ## Fetch Envoy, nginx and PostgreSQL, and build Jaeger (some minutes, once)
 	@$(GO) run ./cmd/heddle parts fetch envoy nginx postgres jaeger
