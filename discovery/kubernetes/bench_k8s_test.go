@@ -23,20 +23,10 @@ import (
 var server *kubetest.Server
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "heddle-kubetest-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		if server, err = kubetest.Start(context.Background(), dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer server.Stop()
+	os.Exit(kubetest.Main(func(s *kubetest.Server) int {
+		server = s
 		return m.Run()
-	}())
+	}))
 }
 
 // benches counts the benches: a test that runs again has another namespace.

@@ -23,24 +23,14 @@ import (
 var server *kubetest.Server
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "heddle-kubetest-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		if server, err = kubetest.Start(context.Background(), dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer server.Stop()
+	os.Exit(kubetest.Main(func(s *kubetest.Server) int {
+		server = s
 		if err := define(context.Background()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		return m.Run()
-	}())
+	}))
 }
 
 // define makes the kinds and waits until the API server has them, without a word about

@@ -32,20 +32,10 @@ type m = map[string]any
 var server *kubetest.Server
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "heddle-kubetest-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		if server, err = kubetest.Start(context.Background(), dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer server.Stop()
+	os.Exit(kubetest.Main(func(s *kubetest.Server) int {
+		server = s
 		return m.Run()
-	}())
+	}))
 }
 
 // patience is how long anything may take that a test waits for.
