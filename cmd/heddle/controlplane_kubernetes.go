@@ -80,19 +80,16 @@ func (f *clusterFlags) join(ctx context.Context, config *serve.Config) error {
 		return err
 	}
 	config.Virtual.VirtualV4, config.Virtual.VirtualV6 = netip.Prefix{}, netip.Prefix{}
-	issuer := kubernetes.IssuerSecret{Client: client, Namespace: f.meshNamespace(), Name: f.issuerSecret, Log: config.Log}
-	var issuedVersion string
 	if f.issuerSecret != "" {
-		config.Issued, issuedVersion, err = issuer.Read(ctx)
+		config.Issuer = &kubernetes.IssuerSecret{Client: client, Namespace: f.meshNamespace(), Name: f.issuerSecret, Log: config.Log}
 	} else {
 		authority := ca.DefaultConfig()
 		authority.TrustDomain, authority.SVIDTTL = config.TrustDomain, config.SVIDTTL
 		roots := &kubernetes.Roots{Client: client, Namespace: f.meshNamespace(), Authority: authority, Log: config.Log}
+		if err := roots.Share(ctx, filepath.Join(config.StateDir, "identity")); err != nil {
+			return err
+		}
 		config.Roots = roots
-		err = roots.Share(ctx, filepath.Join(config.StateDir, "identity"))
-	}
-	if err != nil {
-		return err
 	}
 	source := discovery.DefaultConfig()
 	source.REST, source.Log = api, config.Log
@@ -122,9 +119,6 @@ func (f *clusterFlags) join(ctx context.Context, config *serve.Config) error {
 	config.Outside.Run = func(ctx context.Context, parts serve.Parts) error {
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return webhooks(ctx, parts) })
-		if f.issuerSecret != "" {
-			group.Go(func() error { return issuer.Follow(ctx, issuedVersion, parts.CA.Reissue) })
-		}
 		group.Go(func() error { return f.writeStatuses(ctx, config, client, objects, pods, parts) })
 		if f.ingress {
 			group.Go(func() error { return f.publishRoots(ctx, config, client, parts) })

@@ -37,10 +37,10 @@ type Config struct {
 	SVIDTTL                    time.Duration
 	Grace                      time.Duration // of a workload whose agent is gone
 
-	// Issued signs in the place of a root of our own; nil = there is one in StateDir.
-	Issued *ca.Issued
+	// Issuer makes what signs; nil = a root of our own in StateDir does.
+	Issuer Issuer
 
-	// Roots keeps the root that replicas share; nil = it is ours alone.
+	// Roots keeps the root of our own that replicas share; nil = it is ours alone.
 	Roots Roots
 
 	// Outside is where the mesh's objects live when not with us; nil = we keep them.
@@ -60,6 +60,14 @@ type Outside struct {
 	Run func(ctx context.Context, parts Parts) error
 	// Advice says how its objects are written, to those who try it here.
 	Advice string
+}
+
+// Issuer gives and renews an authority that somebody else makes.
+type Issuer interface {
+	// Open makes the authority.
+	Open(ctx context.Context, config ca.Config) (*ca.CA, error)
+	// Follow gives it what is issued anew, until the context is done.
+	Follow(ctx context.Context, authority *ca.CA) error
 }
 
 // Roots keeps the root of a control plane of many replicas.

@@ -63,7 +63,7 @@ func Run(ctx context.Context, config Config) (err error) {
 		}
 		defer func() { err = errors.Join(err, cp.db.Close()) }()
 	}
-	if err := errors.Join(cp.openIdentity(), cp.openPipeline()); err != nil {
+	if err := errors.Join(cp.openIdentity(ctx), cp.openPipeline()); err != nil {
 		return err
 	}
 	shutdown, err := cp.openTracing(ctx)
@@ -83,12 +83,12 @@ func Run(ctx context.Context, config Config) (err error) {
 	return cp.serve(ctx)
 }
 
-func (cp *controlPlane) openIdentity() (err error) {
+func (cp *controlPlane) openIdentity(ctx context.Context) (err error) {
 	c := ca.DefaultConfig()
 	c.TrustDomain, c.SVIDTTL, c.Log = cp.config.TrustDomain, cp.config.SVIDTTL, cp.config.Log
 	dir := filepath.Join(cp.config.StateDir, "identity")
-	if cp.config.Issued != nil {
-		cp.ca, err = ca.OpenIssued(c, cp.config.Issued)
+	if cp.config.Issuer != nil {
+		cp.ca, err = cp.config.Issuer.Open(ctx, c)
 	} else {
 		cp.ca, err = ca.Open(dir, c)
 	}
@@ -113,7 +113,10 @@ func (cp *controlPlane) openIdentity() (err error) {
 
 // rotateRoots takes the steps of rotations of the root.
 func (cp *controlPlane) rotateRoots(ctx context.Context) error {
-	if cp.config.Roots != nil {
+	switch {
+	case cp.config.Issuer != nil:
+		return cp.config.Issuer.Follow(ctx, cp.ca)
+	case cp.config.Roots != nil:
 		return cp.config.Roots.Follow(ctx, cp.ca)
 	}
 	return cp.ca.Rotate(ctx)

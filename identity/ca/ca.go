@@ -75,14 +75,16 @@ type authority struct {
 	links        []*x509.Certificate // see linkFile
 	intermediate *keyPair
 
-	// Of one that somebody else issues: it has no key of the root.
-	issued bool
-	more   []*x509.Certificate // roots beside root
-	above  []*x509.Certificate // between the intermediate and a root
+	// Of one that somebody else issues, who keeps the key of the root.
+	signer *Issued
+	more   []*x509.Certificate  // roots beside root
+	above  []*x509.Certificate  // between the intermediate and a root
+	since  map[string]time.Time // by DER, when a root came to be trusted; none: from the start
 	// What signs from pendingAt on, or nil.
 	pending   *Issued
 	pendingAt time.Time
-	bundle    *x509bundle.Bundle
+
+	bundle *x509bundle.Bundle
 }
 
 // Open loads the authority of the trust domain from dir, or makes it: directory 0700,
@@ -140,7 +142,7 @@ type Expiry struct {
 // Expiry reports the ends of the certificates that sign now.
 func (c *CA) Expiry() Expiry {
 	a := c.current.Load()
-	return Expiry{RootCreated: a.root.cert.NotBefore, Root: a.root.cert.NotAfter, Intermediate: a.intermediate.cert.NotAfter, Issued: a.issued}
+	return Expiry{RootCreated: a.root.cert.NotBefore, Root: a.root.cert.NotAfter, Intermediate: a.intermediate.cert.NotAfter, Issued: a.issued()}
 }
 
 // Warning is a sentence for the operator when a tenth or less of the root's life is

@@ -94,7 +94,7 @@ func (c *CA) Adopt(files Files) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	before, now := c.current.Load(), c.config.Now()
-	if before.issued {
+	if before.issued() {
 		return fmt.Errorf("adopt roots: %w", ErrIssued)
 	}
 	next, err := c.parse(files, byName)

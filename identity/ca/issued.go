@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -127,16 +128,29 @@ func (i *Issued) check(td gospiffe.TrustDomain, now time.Time) error {
 	return nil
 }
 
-// OpenIssued makes an authority of one that was issued. It has no files: Reissue brings
-// the next.
-func OpenIssued(config Config, first *Issued) (*CA, error) {
+// OpenIssued makes an authority of the one that was issued last, next, and of what Memory
+// gave before a restart; it may have one of the two alone. Reissue brings those to come. A
+// memory that is of no use, and a next that is not good where there is a memory, are logged.
+func OpenIssued(config Config, memory Files, next *Issued) (*CA, error) {
 	if err := config.Validate(); err != nil {
 		return nil, fmt.Errorf("open certificate authority: %w", err)
 	}
 	config = config.withDefaults()
 	c := &CA{config: config, trustDomain: gospiffe.RequireTrustDomainFromString(config.TrustDomain)}
-	if err := c.Reissue(first); err != nil {
+	var err error
+	if len(memory) > 0 {
+		if err = c.recall(memory); err != nil {
+			config.Log.Warn("starts without what it knew of its former issuer", "error", err)
+		}
+	}
+	if next != nil {
+		err = c.Reissue(next)
+	}
+	if c.current.Load() == nil {
 		return nil, fmt.Errorf("open certificate authority: %w", err)
+	}
+	if err != nil {
+		config.Log.Error("signs by the issued certificate of before", "error", err)
 	}
 	return c, nil
 }
@@ -163,19 +177,50 @@ func (c *CA) Reissue(next *Issued) error {
 		return fmt.Errorf("%s: %w", next.source, err)
 	}
 	before := c.current.Load()
-	if before == nil || next.leadsTo(before.bundle.X509Authorities(), now) {
-		return c.signBy(next, now)
+	if before == nil {
+		return c.signBy(next, nil, now)
 	}
 	a := *before
-	a.more = slices.Clone(a.more)
-	for _, root := range next.roots {
-		if !before.bundle.HasX509Authority(root) {
-			a.more = append(a.more, root)
-		}
+	a.trust(next.roots, now)
+	if next.leadsTo(a.known(now.Add(-c.settled())), now) {
+		return c.signBy(next, &a, now)
 	}
-	a.pending, a.pendingAt = next, earlier(now.Add(c.config.SVIDTTL+clockSkew), a.intermediate.cert.NotAfter)
+	a.pending = next
+	c.postpone(&a, now)
 	c.config.Log.Info("trusts the roots of a new issued certificate, and signs by it later", "trust_domain", c.config.TrustDomain, "at", a.pendingAt)
 	return c.publish(&a, now)
+}
+
+// issued tells whether somebody else makes the authority.
+func (a *authority) issued() bool { return a.signer != nil }
+
+// settled is how long after a change of the roots all workloads have it.
+func (c *CA) settled() time.Duration { return c.config.SVIDTTL + clockSkew }
+
+// postpone says when the pending authority signs: when its root is known to all, and before
+// there is nothing else to sign with.
+func (c *CA) postpone(a *authority, now time.Time) {
+	root := a.pending.root(a.pending.roots, now)
+	if root == nil {
+		return // expired meanwhile: signBy says so
+	}
+	a.pendingAt = earlier(a.since[string(root.Raw)].Add(c.settled()), a.intermediate.cert.NotAfter)
+}
+
+// trust adds roots that are not trusted yet.
+func (a *authority) trust(roots []*x509.Certificate, now time.Time) {
+	a.more, a.since = slices.Clone(a.more), maps.Clone(a.since)
+	for _, root := range roots {
+		if !slices.ContainsFunc(a.roots(), root.Equal) {
+			a.more = append(a.more, root)
+			a.since[string(root.Raw)] = now
+		}
+	}
+}
+
+// known are the roots that have been trusted since a time or longer.
+func (a *authority) known(since time.Time) []*x509.Certificate {
+	return slices.DeleteFunc(a.roots(), func(c *x509.Certificate) bool { return a.since[string(c.Raw)].After(since) })
 }
 
 // leadsTo tells whether the chain ends at one of the roots.
@@ -199,27 +244,45 @@ func (i *Issued) root(roots []*x509.Certificate, now time.Time) *x509.Certificat
 	return chains[0][len(chains[0])-1]
 }
 
-// signBy makes an issued authority the one that signs. c.mu is held.
-func (c *CA) signBy(next *Issued, now time.Time) error {
-	root := next.root(next.roots, now)
-	if root == nil { // it has expired while it waited
-		return errors.New("the issued certificate does not lead to a root any more")
+// signBy makes an issued authority the one that signs, after one that trusts its roots or
+// after none, which is nil. c.mu is held.
+func (c *CA) signBy(next *Issued, before *authority, now time.Time) error {
+	a, err := next.authority(now)
+	if err != nil {
+		return err
 	}
-	// The root that signs is the first: servers send it along.
-	a := &authority{
-		root: &keyPair{cert: root}, more: slices.DeleteFunc(slices.Clone(next.roots), root.Equal), issued: true,
-		intermediate: &keyPair{cert: next.chain[0], key: next.key}, above: next.chain[1:],
+	if before != nil {
+		a.inherit(before, now)
 	}
-	if before := c.current.Load(); before != nil {
-		for _, cert := range before.roots() {
-			if !slices.ContainsFunc(next.roots, cert.Equal) {
-				a.old = append(a.old, oldRoot{cert, before.replaced(cert, now)})
-			}
-		}
-	}
-	a.retire(now.Add(-c.config.SVIDTTL - clockSkew))
+	a.retire(now.Add(-c.settled()))
 	c.config.Log.Info("signs by an issued certificate", "trust_domain", c.config.TrustDomain, "expires", next.chain[0].NotAfter)
 	return c.publish(a, now)
+}
+
+// inherit goes on trusting the roots of before, as former ones unless they are a's.
+func (a *authority) inherit(before *authority, now time.Time) {
+	own := a.roots()
+	for _, cert := range before.roots() {
+		if at, ok := before.since[string(cert.Raw)]; ok {
+			a.since[string(cert.Raw)] = at
+		}
+		if !slices.ContainsFunc(own, cert.Equal) {
+			a.old = append(a.old, oldRoot{cert, before.replaced(cert, now)})
+		}
+	}
+}
+
+// authority is one that signs by i and knows nothing of before.
+func (i *Issued) authority(now time.Time) (*authority, error) {
+	root := i.root(i.roots, now)
+	if root == nil { // it has expired while it waited
+		return nil, errors.New("the issued certificate does not lead to a root any more")
+	}
+	// The root that signs is the first: servers send it along.
+	return &authority{
+		root: &keyPair{cert: root}, more: slices.DeleteFunc(slices.Clone(i.roots), root.Equal), signer: i, since: map[string]time.Time{},
+		intermediate: &keyPair{cert: i.chain[0], key: i.key}, above: i.chain[1:],
+	}, nil
 }
 
 // replaced is when a root signed last.
@@ -243,7 +306,7 @@ func (a *authority) retire(before time.Time) bool {
 func (c *CA) issuedIssuer(now time.Time) (*authority, error) {
 	a := c.current.Load()
 	if a.pending != nil && !now.Before(a.pendingAt) || len(a.old) > 0 {
-		if err := c.catchUp(now); err != nil {
+		if err := c.CatchUp(); err != nil {
 			return nil, err
 		}
 		a = c.current.Load()
@@ -254,15 +317,16 @@ func (c *CA) issuedIssuer(now time.Time) (*authority, error) {
 	return a, nil
 }
 
-// catchUp does what is due: the authority that waited signs, old roots are forgotten.
-func (c *CA) catchUp(now time.Time) error {
+// CatchUp does what is due: the issued authority that waited signs, old roots are forgotten.
+// Sign does so by itself.
+func (c *CA) CatchUp() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	a := *c.current.Load()
+	a, now := *c.current.Load(), c.config.Now()
 	if a.pending != nil && !now.Before(a.pendingAt) {
-		return c.signBy(a.pending, now)
+		return c.signBy(a.pending, &a, now)
 	}
-	if a.retire(now.Add(-c.config.SVIDTTL - clockSkew)) {
+	if a.retire(now.Add(-c.settled())) {
 		return c.publish(&a, now)
 	}
 	return nil

@@ -85,7 +85,7 @@ func (i issuer) mustIssue(life time.Duration) *Issued {
 func TestIssued(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, second := newIssuer(t, "first"), newIssuer(t, "second")
-		c, err := OpenIssued(testConfig(), first.mustIssue(500*time.Hour))
+		c, err := OpenIssued(testConfig(), nil, first.mustIssue(500*time.Hour))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,7 +131,7 @@ func TestIssued(t *testing.T) {
 
 func TestIssuedExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, err := OpenIssued(testConfig(), newIssuer(t, "root").mustIssue(90*time.Minute))
+		c, err := OpenIssued(testConfig(), nil, newIssuer(t, "root").mustIssue(90*time.Minute))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +151,7 @@ func TestIssuedExpires(t *testing.T) {
 // there goes on.
 func TestIssuedBadly(t *testing.T) {
 	good, other := newIssuer(t, "good"), newIssuer(t, "other")
-	c, err := OpenIssued(testConfig(), good.mustIssue(100*time.Hour))
+	c, err := OpenIssued(testConfig(), nil, good.mustIssue(100*time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}

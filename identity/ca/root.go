@@ -78,7 +78,7 @@ func (c *CA) parse(files Files, where func(name string) string) (a *authority, e
 
 // publish gives a a new intermediate and its bundle, and makes it current. c.mu is held.
 func (c *CA) publish(a *authority, now time.Time) error {
-	if !a.issued {
+	if !a.issued() {
 		if err := c.renewIntermediate(a, now); err != nil {
 			return err
 		}

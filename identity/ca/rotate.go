@@ -44,7 +44,7 @@ func (c *CA) PrepareRoot() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a := *c.current.Load()
-	if a.issued {
+	if a.issued() {
 		return fmt.Errorf("prepare root: %w", ErrIssued)
 	}
 	if a.next != nil {
@@ -98,7 +98,7 @@ func (c *CA) RetireRoots() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a, now := *c.current.Load(), c.config.Now()
-	if a.issued {
+	if a.issued() {
 		return fmt.Errorf("retire root: %w", ErrIssued)
 	}
 	if at := a.retirement(c.config.SVIDTTL); now.Before(at) {

@@ -63,7 +63,7 @@ func (c *CA) SignFor(csr *x509.CertificateRequest, id spiffeid.ID, origin string
 // life is over. SVIDs of the old one stay valid: each carries its own chain.
 func (c *CA) issuer(now time.Time) (*authority, error) {
 	a := c.current.Load()
-	if a.issued {
+	if a.issued() {
 		return c.issuedIssuer(now)
 	}
 	if !c.stale(a, now) {

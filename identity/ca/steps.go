@@ -15,7 +15,7 @@ const stepRetry = time.Minute
 func (c *CA) Due() time.Time {
 	a := c.current.Load()
 	switch {
-	case a.issued:
+	case a.issued():
 		return time.Time{}
 	case a.next != nil:
 		return a.activation(c.config.SVIDTTL)

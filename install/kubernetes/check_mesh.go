@@ -228,11 +228,11 @@ func (c *Checker) root(ctx context.Context) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	name, fix := "heddle-root", "restore the Secret from a backup; a new root means that every pod of the mesh must be restarted"
+	name, also, fix := "heddle-root", "", "restore the Secret from a backup; a new root means that every pod of the mesh must be restarted"
 	for _, d := range deployments {
 		for _, arg := range d.Spec.Template.Spec.Containers[0].Args {
 			if issuer, ok := strings.CutPrefix(arg, "--issuer-secret="); ok {
-				name, fix = issuer, "see that its Certificate (cert-manager) is issued, or set identity.issuerSecret to another name"
+				name, also, fix = issuer, ", and in heddle-issued for replicas that restart", "see that its Certificate (cert-manager) is issued, or set identity.issuerSecret to another name"
 			}
 		}
 	}
@@ -243,7 +243,7 @@ func (c *Checker) root(ctx context.Context) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []Finding{bad(OK, "", "is in Secret %s/%s; whoever reads it can be anybody in the mesh, so keep it out of backups that are not encrypted", c.namespace, name)}, nil
+	return []Finding{bad(OK, "", "is in Secret %s/%s%s; whoever reads it can be anybody in the mesh, so keep it out of backups that are not encrypted", c.namespace, name, also)}, nil
 }
 
 func (c *Checker) labels(ctx context.Context) ([]Finding, error) {

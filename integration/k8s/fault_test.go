@@ -14,8 +14,7 @@ func TestControlPlaneRestart(t *testing.T) {
 	apply(t, ns, server("web", 2, "")+"---"+client("caller"))
 	ready(t, ns, "deployment/web", "pod/caller")
 	l := startLoad(t, ns, "caller", "http://web/", 100)
-	kubectl(t, "-n", "heddle-system", "rollout", "restart", "deployment/heddle-controlplane")
-	kubectl(t, "-n", "heddle-system", "rollout", "status", "deployment/heddle-controlplane", "--timeout=80s")
+	restartMesh(t)
 	// The new replicas serve changes: a pod that comes now is found and called.
 	kubectl(t, "-n", ns, "rollout", "restart", "deployment/web")
 	ready(t, ns, "deployment/web")

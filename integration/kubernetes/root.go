@@ -32,7 +32,7 @@ type Roots struct {
 	Authority ca.Config
 	Log       *slog.Logger
 
-	seen string // version of the Secret that Share gave out
+	seen string // version of the Secret that was taken last
 }
 
 // shared is what the Secret has.
@@ -147,27 +147,13 @@ func (r *Roots) Prepare(ctx context.Context, authority *ca.CA) error {
 // Follow takes what other replicas have made of the root, and the steps of a rotation when
 // they are due, until the context is done. What is wrong is logged, once.
 func (r *Roots) Follow(ctx context.Context, authority *ca.CA) error {
-	tick := time.NewTicker(lookForRoots)
-	defer tick.Stop()
-	seen, said := r.seen, ""
-	for {
-		version, err := r.look(ctx, authority, seen)
+	return repeat(ctx, lookForRoots, func(ctx context.Context) error {
+		version, err := r.look(ctx, authority, r.seen)
 		if version != "" {
-			seen = version
+			r.seen = version
 		}
-		switch {
-		case err == nil:
-			said = ""
-		case err.Error() != said && ctx.Err() == nil:
-			r.Log.Error("the mesh goes on with the root that it has", "error", err)
-			said = err.Error()
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
+		return err
+	}, func(err error) { r.Log.Error("the mesh goes on with the root that it has", "error", err) })
 }
 
 // look adopts what is new in the Secret, and takes the step that is due. It gives the version
