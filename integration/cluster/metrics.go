@@ -51,8 +51,8 @@ func (c *Cluster) ServeMetrics(ctx context.Context, log io.Writer) error {
 		{"apply", "-f", manifest},
 		{"wait", "--for=condition=Available", "apiservice/v1beta1.metrics.k8s.io", "--timeout=90s"},
 	} {
-		if out, err := c.In(ctx, append([]string{"kubectl"}, args...)...).CombinedOutput(); err != nil {
-			return fmt.Errorf("metrics-server: %w: %s", err, out)
+		if err := c.kubectl(ctx, args...); err != nil {
+			return fmt.Errorf("metrics-server: %w", err)
 		}
 	}
 	return nil

@@ -44,13 +44,19 @@ func (c *Cluster) EnforceNetworkPolicies(ctx context.Context, log io.Writer) (st
 	return stop, nil
 }
 
-// enforceOn runs the engine on a node. It ends when its standard input does.
+// enforceOn runs the engine on a node.
 func (c *Cluster) enforceOn(i int, program string) (stop func() error, err error) {
 	cmd, err := c.OnNode(context.Background(), i, program, "--kubeconfig="+c.Kubeconfig(), "--node="+nodeName(i), "--services="+serviceCIDRs)
 	if err != nil {
 		return nil, err
 	}
-	log, err := os.Create(filepath.Join(c.dir, "log", "netpol-"+nodeName(i)+".log"))
+	return c.background(cmd, "netpol-"+nodeName(i)+".log")
+}
+
+// background runs a program that ends when its standard input does, so with stop or with
+// the caller. It writes to a file of the cluster's folder log.
+func (c *Cluster) background(cmd *exec.Cmd, file string) (stop func() error, err error) {
+	log, err := os.Create(filepath.Join(c.dir, "log", file))
 	if err != nil {
 		return nil, err
 	}

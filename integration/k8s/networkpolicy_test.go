@@ -155,14 +155,20 @@ func openMesh(t *testing.T) {
 // readmePolicy is the policy that users copy.
 func readmePolicy(t *testing.T) string {
 	t.Helper()
+	return readmeObject(t, "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n")
+}
+
+// readmeObject is the object of the README that begins so.
+func readmeObject(t *testing.T, begin string) string {
+	t.Helper()
 	text, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, after, ok := strings.Cut(string(text), "\n    apiVersion: networking.k8s.io/v1\n    kind: NetworkPolicy\n")
+	_, after, ok := strings.Cut(strings.ReplaceAll(string(text), "\n    ", "\n"), "\n"+begin)
 	if !ok {
-		t.Fatal("the README has no NetworkPolicy")
+		t.Fatalf("the README has no object that begins %q", begin)
 	}
 	block, _, _ := strings.Cut(after, "\n\n")
-	return "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n" + strings.ReplaceAll("\n"+block, "\n    ", "\n") + "\n"
+	return begin + block + "\n"
 }
