@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
@@ -63,6 +65,7 @@ func (f *clusterFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.resources, "sidecar-resources", "", "with --webhooks: resources of the sidecars, as JSON of a container's")
 	fs.StringVar(&f.sidecars.Collector, "sidecar-collector", "", "with --webhooks: HOST:PORT that takes the sidecars' traces")
 	fs.BoolVar(&f.ingress, "ingress", false, "with --kubernetes: serve Ingresses of class heddle by the proxies of service account "+ingressAccount+" in the mesh's namespace")
+	fs.StringVar(&f.sidecars.Hold, "sidecar-hold", f.sidecars.Hold, "with --webhooks: what holds an application back until its sidecar is ready: hook or probe")
 	fs.BoolVar(&f.sidecars.CNI, "cni", false, "with --webhooks: the CNI plugin captures traffic, pods need no init container for it")
 }
 
@@ -183,6 +186,9 @@ func (f *clusterFlags) webhookServer(config *serve.Config, client *kubernetes.Cl
 	}
 	if f.sidecars.Image == "" {
 		return nil, usagef("--webhooks needs --sidecar-image")
+	}
+	if !slices.Contains(inject.Holds, f.sidecars.Hold) {
+		return nil, usagef("--sidecar-hold %q: it is one of %s", f.sidecars.Hold, strings.Join(inject.Holds, ", "))
 	}
 	if f.resources != "" {
 		if err := json.Unmarshal([]byte(f.resources), &f.sidecars.Resources); err != nil {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -75,6 +76,7 @@ func (f *injectFlags) add(c *cobra.Command) {
 	fs.StringVar(&f.sidecars.ControlPlane, "control-plane", "", "HOST:PORT of the control plane (default that of the revision in the mesh's namespace)")
 	fs.StringVar(&f.sidecars.Collector, "collector", "", "HOST:PORT that takes the sidecars' traces")
 	fs.StringVar(&f.resources, "resources", "", "resources of the sidecars, as JSON of a container's")
+	fs.StringVar(&f.sidecars.Hold, "hold", f.sidecars.Hold, "what holds an application back until its sidecar is ready: hook or probe")
 	fs.BoolVar(&f.sidecars.CNI, "cni", false, "the CNI plugin captures traffic, pods need no init container for it")
 }
 
@@ -91,6 +93,9 @@ func (f *injectFlags) config() (inject.Config, error) {
 	case "Always", "IfNotPresent", "Never":
 	default:
 		return c, usagef("--pull-policy %q: it is one of Always, IfNotPresent, Never", c.PullPolicy)
+	}
+	if !slices.Contains(inject.Holds, c.Hold) {
+		return c, usagef("--hold %q: it is one of %s", c.Hold, strings.Join(inject.Holds, ", "))
 	}
 	if f.resources != "" {
 		c.Resources = inject.Config{}.Resources // in the place of the default, not beside it

@@ -125,7 +125,7 @@ var commands = []struct {
 		proxiesCommand, configCommand, svidCommand, caCommand, dnsCommand, checkCommand,
 	}},
 	{"part", "Its parts, as 'up' starts them:", []func(*env) *cobra.Command{
-		controlplaneCommand, sidecarCommand, captureCommand, cniCommand, connectCommand, tokenCommand, partsCommand,
+		controlplaneCommand, sidecarCommand, awaitCommand, captureCommand, cniCommand, connectCommand, tokenCommand, partsCommand,
 	}},
 }
 

@@ -60,6 +60,9 @@ func (f *sidecarFlags) buildPod(config sidecar.Config, command []string) (_ side
 		config.Address = f.controlPlane[0]
 	}
 	pod := &sidecar.Pod{TokenFile: cmp.Or(f.tokenFile, podTokenFile), Verify: f.verifyCapture, Gateway: f.ingress}
+	if f.hook {
+		pod.Hold = sidecar.Hold
+	}
 	config.Pod = pod
 	for s := range strings.SplitSeq(os.Getenv(podIPsVariable), ",") {
 		addr, err := netip.ParseAddr(strings.TrimSpace(s))

@@ -307,10 +307,12 @@ func (c *Checker) sidecars(ctx context.Context) ([]Finding, error) {
 		if contains(p, "heddle-proxy") {
 			with++
 			for _, s := range p.Status.InitContainerStatuses {
-				if s.Name == "heddle-proxy" && (s.State.Waiting != nil && s.State.Waiting.Reason != "PodInitializing" || s.RestartCount > 3) {
-					broken = append(broken, name)
-				} else if waits(s, c.now()) {
+				switch {
+				case s.Name != "heddle-proxy":
+				case waits(p, s, c.now()):
 					waiting = append(waiting, name)
+				case s.State.Waiting != nil && !starting(s) || s.RestartCount > 3:
+					broken = append(broken, name)
 				}
 			}
 			continue
@@ -329,7 +331,7 @@ func (c *Checker) sidecars(ctx context.Context) ([]Finding, error) {
 			"%d pods that are to have a sidecar have none, as they are older than the label, or were made while the webhook could not be asked: %s", len(without), some(without)))
 	}
 	if len(waiting) > 0 {
-		out = append(out, bad(Error, logs(waiting[0])+" says for what", "%d sidecars wait, and their applications for them: %s", len(waiting), some(waiting)))
+		out = append(out, bad(Error, logs(waiting[0])+" says for what; where a hook holds the application back, a minute after the start", "%d sidecars wait, and their applications for them: %s", len(waiting), some(waiting)))
 	}
 	if len(broken) > 0 {
 		out = append(out, bad(Error, logs(broken[0]), "%d sidecars do not run: %s", len(broken), some(broken)))
@@ -343,9 +345,20 @@ func (c *Checker) sidecars(ctx context.Context) ([]Finding, error) {
 // startPatience is what a sidecar may take to start before that is worth a word.
 const startPatience = 30 * time.Second
 
-// waits reports whether a sidecar runs that has not had all it needs for too long.
-func waits(s corev1.ContainerStatus, now time.Time) bool {
-	return s.State.Running != nil && (s.Started == nil || !*s.Started) && now.Sub(s.State.Running.StartedAt.Time) > startPatience
+// waits reports whether a sidecar has not had all it needs for too long. The kubelet shows
+// one whose hook holds back the application as one that it has not started.
+func waits(p *corev1.Pod, s corev1.ContainerStatus, now time.Time) bool {
+	since := p.Status.StartTime
+	if s.State.Running != nil {
+		since = &s.State.Running.StartedAt
+	}
+	unstarted := s.State.Running != nil && (s.Started == nil || !*s.Started)
+	return (unstarted || starting(s)) && since != nil && now.Sub(since.Time) > startPatience
+}
+
+// starting reports whether a sidecar is in its hook, or was not ready in its hook's time.
+func starting(s corev1.ContainerStatus) bool {
+	return s.State.Waiting != nil && (s.State.Waiting.Reason == "PodInitializing" || s.State.Waiting.Reason == "PostStartHookError")
 }
 
 // logs is the command that shows what the sidecar of NAMESPACE/POD says.

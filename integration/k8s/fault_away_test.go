@@ -28,8 +28,24 @@ func controlPlaneAway(t *testing.T) (back func()) {
 }
 
 // TestStartWithoutControlPlane has a pod that was injected while there was a control plane,
-// and starts for the first time when there is none: it waits, says for what, and comes.
+// and starts for the first time when there is none: it waits, says for what, and comes. A
+// probe lets it wait for long; with a hook, which is the default, it is started anew.
 func TestStartWithoutControlPlane(t *testing.T) {
+	t.Run("hook", func(t *testing.T) { startsLate(t, true) })
+	t.Run("probe", func(t *testing.T) {
+		if out, err := install(t.Context(), "--set", "injection.hold=probe"); err != nil {
+			t.Fatalf("install: %v: %s", err, out)
+		}
+		t.Cleanup(func() {
+			if out, err := install(context.WithoutCancel(t.Context())); err != nil {
+				t.Errorf("install: %v: %s", err, out)
+			}
+		})
+		startsLate(t, false)
+	})
+}
+
+func startsLate(t *testing.T, again bool) {
 	ns := namespace(t, true)
 	apply(t, ns, server("web", 1, "")+"---"+strings.Replace(client("late"), "spec:\n", "spec:\n  schedulingGates: [{name: test.heddle.dev/later}]\n", 1))
 	ready(t, ns, "deployment/web")
@@ -41,8 +57,8 @@ func TestStartWithoutControlPlane(t *testing.T) {
 	})
 	eventually(t, "heddle check names it", func() (string, bool) {
 		out, err := runHeddle(t, "check")
-		return out, err != nil && strings.Contains(out, "sidecars wait, and their applications for them: "+ns+"/late") &&
-			strings.Contains(out, "kubectl -n "+ns+" logs late -c heddle-proxy says for what") &&
+		waits := strings.Contains(out, "sidecars wait, and their applications for them: "+ns+"/late") || again && strings.Contains(out, "sidecars do not run: "+ns+"/late")
+		return out, err != nil && waits && strings.Contains(out, "kubectl -n "+ns+" logs late -c heddle-proxy") &&
 			strings.Contains(out, "no replica of heddle-controlplane is available")
 	})
 	out, err := runHeddle(t, "inject", "--explain", ns+"/late")
@@ -50,12 +66,18 @@ func TestStartWithoutControlPlane(t *testing.T) {
 		t.Errorf("heddle inject --explain: %v: %s", err, out)
 	}
 	app := kubectl(t, "-n", ns, "get", "pod", "late", "-o", "jsonpath={.status.containerStatuses[0].state}")
-	if !strings.Contains(app, "waiting") || restarts(t, ns, "pod/late") > 0 {
-		t.Errorf("the application is %s, and its sidecar was started again %d times", app, restarts(t, ns, "pod/late"))
+	if !strings.Contains(app, "waiting") {
+		t.Errorf("the application is %s", app)
+	}
+	if again {
+		eventually(t, "the pod's status says for what it waits", func() (string, bool) {
+			said := kubectl(t, "-n", ns, "get", "pod", "late", "-o", "jsonpath={.status.initContainerStatuses[?(@.name==\"heddle-proxy\")]}")
+			return said, strings.Contains(said, "the application was not started, as the sidecar was not ready in 1m0s") && strings.Contains(said, "no new SVID")
+		})
 	}
 	back()
 	ready(t, ns, "pod/late")
-	if n := restarts(t, ns, "pod/late"); n > 0 {
+	if n := restarts(t, ns, "pod/late"); (n > 0) != again {
 		t.Errorf("the sidecar was started again %d times", n)
 	}
 	if a := get(t, ns, "late", "http://web/"); a.Code != 200 {

@@ -38,10 +38,17 @@ type Pod struct {
 	// Gateway is for a pod that is an entrance of the mesh: nothing of it is captured, no
 	// application asks for names, and its clients are strangers that may stay connected.
 	Gateway bool
+	// Hold is how long we may take until we carry traffic; then we end, and say what is
+	// missing. 0 = for ever. It is for pods whose application a hook of ours holds back: the
+	// kubelet shows no log of a container while its hook runs.
+	Hold time.Duration
 }
 
-// podPort is where the kubelet asks: whether we are ready, and in the application's place.
-const podPort = 15021
+// Hold is how long a hook holds back an application, at the most.
+const Hold = time.Minute
+
+// PodPort is where the kubelet asks: whether we are ready, and in the application's place.
+const PodPort = 15021
 
 func (c Config) validatePod() error {
 	var errs []error
@@ -111,7 +118,7 @@ func (s *Sidecar) podReady(ctx context.Context) error {
 
 // servePod serves the kubelet.
 func (s *Sidecar) servePod(ctx context.Context, group *errgroup.Group) error {
-	l, err := s.ns.Listen(ctx, "tcp", ":"+strconv.Itoa(podPort))
+	l, err := s.ns.Listen(ctx, "tcp", ":"+strconv.Itoa(PodPort))
 	if err != nil {
 		return err
 	}
@@ -125,7 +132,27 @@ func (s *Sidecar) servePod(ctx context.Context, group *errgroup.Group) error {
 	})
 	mux.Handle("GET "+probe.Prefix, probe.NewHandler(s.config.Pod.Probes, s.config.Pod.Addresses, s.log))
 	s.serveHTTP(ctx, group, mux, l)
+	if s.config.Pod.Hold > 0 {
+		group.Go(func() error { return s.giveUp(ctx) })
+	}
 	return nil
+}
+
+// giveUp is an error where we have not served in time.
+func (s *Sidecar) giveUp(ctx context.Context) error {
+	select {
+	case <-time.After(s.config.Pod.Hold):
+	case <-ctx.Done():
+		return nil
+	}
+	if s.served.Load() {
+		return nil
+	}
+	err := s.serving(ctx)
+	if err == nil || ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("the application was not started, as the sidecar was not ready in %s: %w", s.config.Pod.Hold, err)
 }
 
 // awaitServing answers as serving does; with ?wait=DURATION, up to a minute, as soon as we
@@ -181,6 +208,7 @@ func (s *Sidecar) serving(ctx context.Context) error {
 		}
 	}
 	s.keep.Do(s.relay.Save)
+	s.served.Store(true)
 	return nil
 }
 

@@ -41,7 +41,8 @@ type Sidecar struct {
 	named     chan struct{} // closed when the first names are here
 	restarted atomic.Bool   // in a pod: there was a configuration from before
 	relay     *relay.Relay
-	keep      sync.Once // saves the first whole configuration of a pod's
+	keep      sync.Once   // saves the first whole configuration of a pod's
+	served    atomic.Bool // whether serving has answered yes
 	admin     *envoy.Admin
 	ending    atomic.Bool                       // of a pod's
 	children  atomic.Pointer[supervise.Sidecar] // nil until they are started

@@ -27,13 +27,27 @@ type Config struct {
 	Roots                      []string // fingerprints of the mesh's root certificates, in hex
 	Collector                  string   // HOST:PORT for traces, or ""
 	CNI                        bool     // the CNI plugin captures traffic: no heddle-init
+	Hold                       string   // HoldHook or HoldProbe
 	Resources                  corev1.ResourceRequirements
 }
+
+// What holds the application back until the sidecar carries its traffic.
+const (
+	// HoldHook: a postStart hook of the sidecar, at once. One that is not ready in a minute
+	// says why in the pod's status, and is started anew.
+	HoldHook = "hook"
+	// HoldProbe: a startup probe of the sidecar, which the kubelet asks once a second. It waits
+	// for twenty minutes, and the log can be read meanwhile.
+	HoldProbe = "probe"
+)
+
+// Holds are all of them.
+var Holds = []string{HoldHook, HoldProbe}
 
 // DefaultConfig has all but the image and the roots.
 func DefaultConfig() Config {
 	return Config{
-		PullPolicy: string(corev1.PullIfNotPresent), Revision: DefaultRevision, Namespace: "heddle-system",
+		PullPolicy: string(corev1.PullIfNotPresent), Hold: HoldHook, Revision: DefaultRevision, Namespace: "heddle-system",
 		TrustDomain: "mesh.local", ClusterDomain: "cluster.local",
 		ControlPlane: "heddle-controlplane.heddle-system.svc:15010",
 		// An idle Envoy holds about 16 MiB of its own and the agent 11; the rest is room for

@@ -17,7 +17,8 @@ const (
 	tmpVolume              = "heddle-tmp"
 
 	healthPort, metricsPort = 15021, 15020
-	tokenLife               = 3600 // seconds; the kubelet replaces the file in time
+	program                 = "/usr/local/bin/heddle" // in the image
+	tokenLife               = 3600                    // seconds; the kubelet replaces the file in time
 	tokenAudience           = "heddle"
 )
 
@@ -61,22 +62,28 @@ func proxyContainer(c Config, s settings, probes string) corev1.Container {
 			args = append(args, flag.name+"="+flag.value)
 		}
 	}
-	var message corev1.TerminationMessagePolicy
 	if c.CNI {
 		// No init container of the pod fails where the rules are not there.
 		args = append(args, "--verify-capture")
-		message = corev1.TerminationMessageFallbackToLogsOnError // so that the pod's status says so
+	}
+	var hook *corev1.Lifecycle
+	var startup *corev1.Probe
+	if c.Hold == HoldProbe {
+		// The application starts when this succeeds first: the answer comes at that moment.
+		started := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/ready?wait=20s", Port: intstr.FromInt32(healthPort)}}
+		startup = &corev1.Probe{ProbeHandler: started, PeriodSeconds: 1, FailureThreshold: 60, TimeoutSeconds: 30}
+	} else {
+		args = append(args, "--hook")
+		hook = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{program, "await-sidecar"}}}}
 	}
 	ready := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/ready", Port: intstr.FromInt32(healthPort)}}
-	started := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/ready?wait=20s", Port: intstr.FromInt32(healthPort)}}
 	always := corev1.ContainerRestartPolicyAlways
 	return corev1.Container{
 		Name: proxyName, Image: c.Image, ImagePullPolicy: corev1.PullPolicy(c.PullPolicy), RestartPolicy: &always,
 		Args: args, Env: environment(c, probes), Resources: s.resources,
 		Ports:                    []corev1.ContainerPort{{Name: "heddle-health", ContainerPort: healthPort}, {Name: "heddle-metrics", ContainerPort: metricsPort}},
-		TerminationMessagePolicy: message,
-		// The application starts when this succeeds first: the answer comes at that moment.
-		StartupProbe:   &corev1.Probe{ProbeHandler: started, PeriodSeconds: 1, FailureThreshold: 60, TimeoutSeconds: 30},
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError, // so that the pod's status says what is wrong
+		Lifecycle:                hook, StartupProbe: startup,
 		ReadinessProbe: &corev1.Probe{ProbeHandler: ready, PeriodSeconds: 10, FailureThreshold: 3, TimeoutSeconds: 3},
 		SecurityContext: &corev1.SecurityContext{
 			RunAsUser: ptr(int64(ProxyUID)), RunAsGroup: ptr(int64(ProxyUID)), RunAsNonRoot: ptr(true),

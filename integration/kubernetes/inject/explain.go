@@ -50,12 +50,17 @@ func reason(d Decision, err error) string {
 	return d.Reason
 }
 
-// unstarted says of a sidecar that runs and is not ready for its application where to read why.
+// unstarted says of a sidecar that is not ready for its application where to read why.
 func unstarted(pod *corev1.Pod, namespace string) string {
 	for _, s := range pod.Status.InitContainerStatuses {
-		if s.Name == proxyName && s.State.Running != nil && (s.Started == nil || !*s.Started) {
-			return fmt.Sprintf(" The sidecar has not started yet, and the application waits for it: kubectl -n %s logs %s -c %s says why.", namespace, pod.Name, proxyName)
+		if s.Name != proxyName || s.State.Running != nil && s.Started != nil && *s.Started || s.State.Running == nil && s.State.Waiting == nil {
+			continue
 		}
+		said := fmt.Sprintf(" The sidecar has not started yet, and the application waits for it: kubectl -n %s logs %s -c %s says why", namespace, pod.Name, proxyName)
+		if s.State.Waiting != nil { // its hook runs, or has failed
+			said += ", once it has tried for a minute"
+		}
+		return said + "."
 	}
 	return ""
 }

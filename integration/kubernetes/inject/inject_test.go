@@ -127,12 +127,36 @@ func TestInputStays(t *testing.T) {
 	}
 }
 
+// TestHold: a sidecar has one thing that holds the application back, and knows of a hook,
+// as nobody reads its log meanwhile.
+func TestHold(t *testing.T) {
+	for _, hold := range Holds {
+		c := testConfig()
+		c.Hold = hold
+		pod, err := typed(injected(t, document(t, plainPod), c))
+		if err != nil {
+			t.Fatal(err)
+		}
+		proxy := pod.Spec.InitContainers[1]
+		hook, probe, told := proxy.Lifecycle != nil, proxy.StartupProbe != nil, slices.Contains(proxy.Args, "--hook")
+		if isHook := hold == HoldHook; hook != isHook || told != isHook || probe == isHook {
+			t.Errorf("%s: it has a hook: %t, is told so: %t; a startup probe: %t", hold, hook, told, probe)
+		}
+	}
+}
+
 // TestRestricted holds the sidecar to each control of the Pod Security Standards' level
 // "restricted" that a container or volume can break. With the CNI plugin there is
 // nothing else of ours in the pod.
 func TestRestricted(t *testing.T) {
+	for _, hold := range Holds {
+		t.Run(hold, func(t *testing.T) { restricted(t, hold) })
+	}
+}
+
+func restricted(t *testing.T, hold string) {
 	c := testConfig()
-	c.CNI = true
+	c.CNI, c.Hold = true, hold
 	pod, err := typed(injected(t, document(t, plainPod), c))
 	if err != nil {
 		t.Fatal(err)
@@ -155,7 +179,8 @@ func TestRestricted(t *testing.T) {
 		"appArmorProfile":            s.AppArmorProfile == nil,
 		"windowsOptions.hostProcess": s.WindowsOptions == nil,
 		"hostPort":                   !slices.ContainsFunc(proxy.Ports, func(p corev1.ContainerPort) bool { return p.HostPort != 0 }),
-		"host of probes":             proxy.StartupProbe.HTTPGet.Host == "" && proxy.ReadinessProbe.HTTPGet.Host == "",
+		"host of probes":             (proxy.StartupProbe == nil || proxy.StartupProbe.HTTPGet.Host == "") && proxy.ReadinessProbe.HTTPGet.Host == "",
+		"host of hooks":              proxy.Lifecycle == nil || proxy.Lifecycle.PostStart.HTTPGet == nil,
 		"read-only root":             s.ReadOnlyRootFilesystem != nil && *s.ReadOnlyRootFilesystem,
 	} {
 		if !holds {
