@@ -34,7 +34,9 @@ type Config struct {
 // What holds the application back until the sidecar carries its traffic.
 const (
 	// HoldHook: a postStart hook of the sidecar, at once. One that is not ready in a minute
-	// says why in the pod's status, and is started anew.
+	// says why in the pod's status, and is started anew. With the CNI plugin it means
+	// HoldProbe: the kubelet tells nobody the address of a pod while the hook of its first
+	// container runs, and the control plane waits for that.
 	HoldHook = "hook"
 	// HoldProbe: a startup probe of the sidecar, which the kubelet asks once a second. It waits
 	// for twenty minutes, and the log can be read meanwhile.
@@ -43,6 +45,13 @@ const (
 
 // Holds are all of them.
 var Holds = []string{HoldHook, HoldProbe}
+
+func (c Config) hold() string {
+	if c.CNI {
+		return HoldProbe
+	}
+	return c.Hold
+}
 
 // DefaultConfig has all but the image and the roots.
 func DefaultConfig() Config {

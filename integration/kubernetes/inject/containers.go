@@ -68,7 +68,7 @@ func proxyContainer(c Config, s settings, probes string) corev1.Container {
 	}
 	var hook *corev1.Lifecycle
 	var startup *corev1.Probe
-	if c.Hold == HoldProbe {
+	if c.hold() == HoldProbe {
 		// The application starts when this succeeds first: the answer comes at that moment.
 		started := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/ready?wait=20s", Port: intstr.FromInt32(healthPort)}}
 		startup = &corev1.Probe{ProbeHandler: started, PeriodSeconds: 1, FailureThreshold: 60, TimeoutSeconds: 30}

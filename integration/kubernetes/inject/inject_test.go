@@ -128,19 +128,24 @@ func TestInputStays(t *testing.T) {
 }
 
 // TestHold: a sidecar has one thing that holds the application back, and knows of a hook,
-// as nobody reads its log meanwhile.
+// as nobody reads its log meanwhile. The first container of a pod has no hook.
 func TestHold(t *testing.T) {
 	for _, hold := range Holds {
-		c := testConfig()
-		c.Hold = hold
-		pod, err := typed(injected(t, document(t, plainPod), c))
-		if err != nil {
-			t.Fatal(err)
-		}
-		proxy := pod.Spec.InitContainers[1]
-		hook, probe, told := proxy.Lifecycle != nil, proxy.StartupProbe != nil, slices.Contains(proxy.Args, "--hook")
-		if isHook := hold == HoldHook; hook != isHook || told != isHook || probe == isHook {
-			t.Errorf("%s: it has a hook: %t, is told so: %t; a startup probe: %t", hold, hook, told, probe)
+		for _, cni := range []bool{false, true} {
+			c := testConfig()
+			c.Hold, c.CNI = hold, cni
+			pod, err := typed(injected(t, document(t, plainPod), c))
+			if err != nil {
+				t.Fatal(err)
+			}
+			proxy := pod.Spec.InitContainers[0]
+			if !cni {
+				proxy = pod.Spec.InitContainers[1]
+			}
+			hook, probe, told := proxy.Lifecycle != nil, proxy.StartupProbe != nil, slices.Contains(proxy.Args, "--hook")
+			if want := hold == HoldHook && !cni; hook != want || told != want || probe == want {
+				t.Errorf("%s, CNI %t: it has a hook: %t, is told so: %t; a startup probe: %t", hold, cni, hook, told, probe)
+			}
 		}
 	}
 }
