@@ -10,8 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
@@ -187,8 +185,8 @@ func (f *clusterFlags) webhookServer(config *serve.Config, client *kubernetes.Cl
 	if f.sidecars.Image == "" {
 		return nil, usagef("--webhooks needs --sidecar-image")
 	}
-	if !slices.Contains(inject.Holds, f.sidecars.Hold) {
-		return nil, usagef("--sidecar-hold %q: it is one of %s", f.sidecars.Hold, strings.Join(inject.Holds, ", "))
+	if err := inject.CheckHold(f.sidecars.Hold); err != nil {
+		return nil, usagef("--sidecar-hold %w", err)
 	}
 	if f.resources != "" {
 		if err := json.Unmarshal([]byte(f.resources), &f.sidecars.Resources); err != nil {

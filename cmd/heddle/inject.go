@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -94,8 +93,8 @@ func (f *injectFlags) config() (inject.Config, error) {
 	default:
 		return c, usagef("--pull-policy %q: it is one of Always, IfNotPresent, Never", c.PullPolicy)
 	}
-	if !slices.Contains(inject.Holds, c.Hold) {
-		return c, usagef("--hold %q: it is one of %s", c.Hold, strings.Join(inject.Holds, ", "))
+	if err := inject.CheckHold(c.Hold); err != nil {
+		return c, usagef("--hold %w", err)
 	}
 	if f.resources != "" {
 		c.Resources = inject.Config{}.Resources // in the place of the default, not beside it

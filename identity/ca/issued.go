@@ -79,6 +79,13 @@ func parseCertificates(data []byte) ([]*x509.Certificate, error) {
 	return out, nil
 }
 
+func marshalCertificates(certs []*x509.Certificate) (data []byte) {
+	for _, cert := range certs {
+		data = append(data, pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: cert.Raw})...)
+	}
+	return data
+}
+
 // parseKey reads a key in any of the encodings that issuers use.
 func parseKey(data []byte) (crypto.Signer, error) {
 	block, _ := pem.Decode(data)

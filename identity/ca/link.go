@@ -3,7 +3,6 @@ package ca
 import (
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"slices"
 )
@@ -44,14 +43,6 @@ func linked(links []*x509.Certificate, one, former *x509.Certificate) []*x509.Ce
 // Links are the certificates that lead from former roots, which are among them, to the one
 // that signs: a server sends them to clients that were given a root long ago.
 func (c *CA) Links() []*x509.Certificate { return slices.Clone(c.current.Load().links) }
-
-func marshalLinks(links []*x509.Certificate) []byte {
-	var data []byte
-	for _, cert := range links {
-		data = append(data, pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: cert.Raw})...)
-	}
-	return data
-}
 
 func parseLinks(data []byte) ([]*x509.Certificate, error) {
 	if len(data) == 0 {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 )
 
 // An authority that somebody else issues has no files: what it signs with is where it was
@@ -20,15 +19,7 @@ const (
 	signerKeyFile  = "tls.key"
 	signerRootFile = "ca.crt"
 	trustedFile    = "trusted.pem"
-
-	sinceHeader = "Since" // PEM header with the RFC 3339 time of a root's first sight
 )
-
-// trusted is what memory says of a root; a time that is zero is not known.
-type trusted struct {
-	cert            *x509.Certificate
-	since, replaced time.Time
-}
 
 // Memory is what an issued authority is to be told when it is opened again. It is secret:
 // the key is in it.
@@ -41,49 +32,22 @@ func (c *CA) Memory() (Files, error) {
 	if err != nil {
 		return nil, fmt.Errorf("memory of an authority: encode key: %w", err)
 	}
-	files := Files{signerKeyFile: pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: key})}
-	for file, certs := range map[string][]*x509.Certificate{signerCertFile: a.signer.chain, signerRootFile: a.signer.roots} {
-		for _, cert := range certs {
-			files[file] = append(files[file], pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: cert.Raw})...)
-		}
-	}
+	roots := make([]trusted, 0, len(a.roots()))
 	for _, cert := range a.roots() {
-		headers := map[string]string{}
-		if at, ok := a.since[string(cert.Raw)]; ok {
-			headers[sinceHeader] = at.UTC().Format(time.RFC3339)
-		}
+		t := trusted{cert: cert, since: a.since[string(cert.Raw)]}
 		for _, o := range a.old {
 			if o.cert.Equal(cert) {
-				headers[replacedHeader] = o.replaced.UTC().Format(time.RFC3339)
+				t.replaced = o.replaced
 			}
 		}
-		block := &pem.Block{Type: certificateBlock, Headers: headers, Bytes: cert.Raw}
-		files[trustedFile] = append(files[trustedFile], pem.EncodeToMemory(block)...)
+		roots = append(roots, t)
 	}
-	return files, nil
-}
-
-func parseTrusted(data []byte) (out []trusted, err error) {
-	for {
-		block, rest := pem.Decode(data)
-		if block == nil {
-			return out, nil
-		}
-		var t trusted
-		if t.cert, err = x509.ParseCertificate(block.Bytes); err != nil {
-			return nil, fmt.Errorf("%s: certificate %d: %w", trustedFile, len(out)+1, err)
-		}
-		for header, at := range map[string]*time.Time{sinceHeader: &t.since, replacedHeader: &t.replaced} {
-			text, ok := block.Headers[header]
-			if !ok {
-				continue
-			}
-			if *at, err = time.Parse(time.RFC3339, text); err != nil {
-				return nil, fmt.Errorf("%s: certificate %d: header %s: %w", trustedFile, len(out)+1, header, err)
-			}
-		}
-		out, data = append(out, t), rest
-	}
+	return Files{
+		signerKeyFile:  pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: key}),
+		signerCertFile: marshalCertificates(a.signer.chain),
+		signerRootFile: marshalCertificates(a.signer.roots),
+		trustedFile:    marshalTrusted(roots),
+	}, nil
 }
 
 // recall goes on from a memory, with nothing before.
@@ -94,7 +58,7 @@ func (c *CA) recall(memory Files) error {
 	}
 	roots, err := parseTrusted(memory[trustedFile])
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", trustedFile, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -127,7 +91,7 @@ func (c *CA) recall(memory Files) error {
 func (c *CA) Merge(memory Files) error {
 	roots, err := parseTrusted(memory[trustedFile])
 	if err != nil {
-		return fmt.Errorf("memory of another replica: %w", err)
+		return fmt.Errorf("memory of another replica: %s: %w", trustedFile, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -2,7 +2,6 @@ package ca
 
 import (
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -146,25 +145,19 @@ func (c *CA) parsePair(path string, data []byte) (*keyPair, error) {
 	return pair, nil
 }
 
-const replacedHeader = "Replaced" // PEM header with the RFC 3339 time of ActivateRoot
-
 func parseOldRoots(data []byte) ([]oldRoot, error) {
-	var old []oldRoot
-	for {
-		block, rest := pem.Decode(data)
-		if block == nil {
-			return old, nil
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("certificate %d: %w", len(old)+1, err)
-		}
-		replaced, err := time.Parse(time.RFC3339, block.Headers[replacedHeader])
-		if err != nil {
-			return nil, fmt.Errorf("certificate %d: header %s: %w", len(old)+1, replacedHeader, err)
-		}
-		old, data = append(old, oldRoot{cert, replaced}), rest
+	roots, err := parseTrusted(data)
+	if err != nil {
+		return nil, err
 	}
+	var old []oldRoot
+	for i, t := range roots {
+		if t.replaced.IsZero() {
+			return nil, fmt.Errorf("certificate %d: header %s: it has no time", i+1, replacedHeader)
+		}
+		old = append(old, oldRoot{t.cert, t.replaced})
+	}
+	return old, nil
 }
 
 // writeOld stores the former roots; with none it removes the file.
@@ -175,15 +168,11 @@ func (c *CA) writeOld(old []oldRoot) error {
 		}
 		return statefile.Sync(c.dir)
 	}
-	var data []byte
+	var roots []trusted
 	for _, o := range old {
-		data = append(data, pem.EncodeToMemory(&pem.Block{
-			Type:    certificateBlock,
-			Headers: map[string]string{replacedHeader: o.replaced.UTC().Format(time.RFC3339)},
-			Bytes:   o.cert.Raw,
-		})...)
+		roots = append(roots, trusted{cert: o.cert, replaced: o.replaced})
 	}
-	return statefile.Write(c.path(oldFile), data)
+	return statefile.Write(c.path(oldFile), marshalTrusted(roots))
 }
 
 func earlier(a, b time.Time) time.Time {

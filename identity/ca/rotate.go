@@ -77,7 +77,7 @@ func (c *CA) ActivateRoot() error {
 		return fmt.Errorf("activate root: %w", err)
 	}
 	links := linked(a.links, one, a.root.cert)
-	if err := statefile.Write(c.path(linkFile), marshalLinks(links)); err != nil {
+	if err := statefile.Write(c.path(linkFile), marshalCertificates(links)); err != nil {
 		return fmt.Errorf("activate root: %w", err)
 	}
 	if err := c.writeOld(old); err != nil {

@@ -51,23 +51,23 @@ func startsLate(t *testing.T, again bool) {
 	ready(t, ns, "deployment/web")
 	back := controlPlaneAway(t)
 	kubectl(t, "-n", ns, "patch", "pod", "late", "--type=json", "-p", `[{"op": "remove", "path": "/spec/schedulingGates"}]`)
-	eventually(t, "its log says for what it waits", func() (string, bool) {
-		said, _ := tryKubectl(t, "-n", ns, "logs", "late", "-c", "heddle-proxy") // none before it runs
-		return said, strings.Contains(said, "no new SVID") && strings.Contains(said, "control plane at heddle-controlplane.heddle-system")
-	})
 	eventually(t, "heddle check names it", func() (string, bool) {
 		out, err := runHeddle(t, "check")
-		waits := strings.Contains(out, "sidecars wait, and their applications for them: "+ns+"/late") || again && strings.Contains(out, "sidecars do not run: "+ns+"/late")
-		return out, err != nil && waits && strings.Contains(out, "kubectl -n "+ns+" logs late -c heddle-proxy") &&
+		return out, err != nil && strings.Contains(out, "sidecars wait, and their applications for them: "+ns+"/late") &&
+			strings.Contains(out, "kubectl -n "+ns+" logs late -c heddle-proxy says for what") &&
 			strings.Contains(out, "no replica of heddle-controlplane is available")
 	})
 	out, err := runHeddle(t, "inject", "--explain", ns+"/late")
 	if err != nil || !strings.Contains(out, "The sidecar has not started yet, and the application waits for it") {
 		t.Errorf("heddle inject --explain: %v: %s", err, out)
 	}
+	eventually(t, "its log says for what it waits", func() (string, bool) {
+		said, _ := tryKubectl(t, "-n", ns, "logs", "late", "-c", "heddle-proxy") // none before it runs
+		return said, strings.Contains(said, "no new SVID") && strings.Contains(said, "control plane at heddle-controlplane.heddle-system")
+	})
 	app := kubectl(t, "-n", ns, "get", "pod", "late", "-o", "jsonpath={.status.containerStatuses[0].state}")
-	if !strings.Contains(app, "waiting") {
-		t.Errorf("the application is %s", app)
+	if n := restarts(t, ns, "pod/late"); !strings.Contains(app, "waiting") || n > 0 && !again {
+		t.Errorf("the application is %s, and its sidecar was started again %d times", app, n)
 	}
 	if again {
 		eventually(t, "the pod's status says for what it waits", func() (string, bool) {

@@ -34,6 +34,7 @@ func TestHPA(t *testing.T) {
 	ns := namespace(t, true)
 	apply(t, ns, server("web", 1, "        resources: {requests: {cpu: 20m}}")+"---"+client("caller"))
 	ready(t, ns, "deployment/web", "pod/caller")
+	first := podOf(t, ns, "web")
 	apply(t, ns, scaler)
 
 	// The two metrics are what the API server tells of a pod: its application's share, and
@@ -43,7 +44,10 @@ func TestHPA(t *testing.T) {
 	high := startLoad(t, ns, "caller", "http://web/", 200)
 	within(t, 4*time.Minute, "the load scales up", scaled(t, ns, func(s scaling) bool { return s.Status.CurrentReplicas >= 3 }))
 	ready(t, ns, "deployment/web")
-	time.Sleep(10 * time.Second) // which pods are called depends on their zones
+	eventually(t, "a pod that was added answers", func() (string, bool) {
+		a := get(t, ns, "caller", "http://web/")
+		return a.Body, a.Code == 200 && a.served(t).Workload != first
+	})
 	if r := high.unharmed(); len(r.By) < 2 {
 		t.Errorf("no pod that was added answers: %v", r.By)
 	}

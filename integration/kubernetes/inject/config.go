@@ -1,6 +1,10 @@
 package inject
 
 import (
+	"fmt"
+	"slices"
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 )
@@ -43,8 +47,16 @@ const (
 	HoldProbe = "probe"
 )
 
-// Holds are all of them.
-var Holds = []string{HoldHook, HoldProbe}
+// holds are all of them.
+var holds = []string{HoldHook, HoldProbe}
+
+// CheckHold is an error for what is not one of them.
+func CheckHold(hold string) error {
+	if !slices.Contains(holds, hold) {
+		return fmt.Errorf("%q: it is one of %s", hold, strings.Join(holds, ", "))
+	}
+	return nil
+}
 
 func (c Config) hold() string {
 	if c.CNI {

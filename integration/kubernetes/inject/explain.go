@@ -53,14 +53,16 @@ func reason(d Decision, err error) string {
 // unstarted says of a sidecar that is not ready for its application where to read why.
 func unstarted(pod *corev1.Pod, namespace string) string {
 	for _, s := range pod.Status.InitContainerStatuses {
-		if s.Name != proxyName || s.State.Running != nil && s.Started != nil && *s.Started || s.State.Running == nil && s.State.Waiting == nil {
+		when := ""
+		switch {
+		case s.Name != proxyName:
+			continue
+		case s.State.Waiting != nil: // its hook runs, or has failed
+			when = ", once it has tried for a minute"
+		case s.State.Running == nil || s.Started != nil && *s.Started:
 			continue
 		}
-		said := fmt.Sprintf(" The sidecar has not started yet, and the application waits for it: kubectl -n %s logs %s -c %s says why", namespace, pod.Name, proxyName)
-		if s.State.Waiting != nil { // its hook runs, or has failed
-			said += ", once it has tried for a minute"
-		}
-		return said + "."
+		return fmt.Sprintf(" The sidecar has not started yet, and the application waits for it: kubectl -n %s logs %s -c %s says why%s.", namespace, pod.Name, proxyName, when)
 	}
 	return ""
 }

@@ -130,7 +130,7 @@ func TestInputStays(t *testing.T) {
 // TestHold: a sidecar has one thing that holds the application back, and knows of a hook,
 // as nobody reads its log meanwhile. The first container of a pod has no hook.
 func TestHold(t *testing.T) {
-	for _, hold := range Holds {
+	for _, hold := range holds {
 		for _, cni := range []bool{false, true} {
 			c := testConfig()
 			c.Hold, c.CNI = hold, cni
@@ -154,7 +154,7 @@ func TestHold(t *testing.T) {
 // "restricted" that a container or volume can break. With the CNI plugin there is
 // nothing else of ours in the pod.
 func TestRestricted(t *testing.T) {
-	for _, hold := range Holds {
+	for _, hold := range holds {
 		t.Run(hold, func(t *testing.T) { restricted(t, hold) })
 	}
 }
