@@ -31,6 +31,7 @@ const (
 	podNamespaceVariable = "HEDDLE_POD_NAMESPACE"
 	podIPsVariable       = "HEDDLE_POD_IPS"         // status.podIPs, with commas
 	podAccountVariable   = "HEDDLE_SERVICE_ACCOUNT" // spec.serviceAccountName
+	podZoneVariable      = "HEDDLE_ZONE"            // the pod's zone; empty where it is not known
 	podRootsVariable     = "HEDDLE_ROOTS"           // SHA-256 of root certificates, with commas
 	podProbesVariable    = "HEDDLE_PROBES"          // JSON, see proxy/probe
 )
@@ -53,16 +54,14 @@ func (f *sidecarFlags) buildPod(config sidecar.Config, command []string) (_ side
 		return config, fmt.Errorf("--pod: identity of %s and %s: %w", podNamespaceVariable, podAccountVariable, err)
 	}
 	config.Workload, config.Capture, config.Metrics = os.Getenv(podNameVariable), capture.Pod, podMetrics
+	config.Zone = cmp.Or(config.Zone, os.Getenv(podZoneVariable))
 	config.RunDir = cmp.Or(config.RunDir, podRunDir)
 	config.StateDir = cmp.Or(config.StateDir, filepath.Join(config.RunDir, "state"))
 	config.Envoy = cmp.Or(os.Getenv(envoy.Variable), podEnvoy)
 	if len(f.controlPlane) == 1 && !strings.HasPrefix(f.controlPlane[0], "unix:") {
 		config.Address = f.controlPlane[0]
 	}
-	pod := &sidecar.Pod{TokenFile: cmp.Or(f.tokenFile, podTokenFile), Verify: f.verifyCapture, Gateway: f.ingress}
-	if f.hook {
-		pod.Hold = sidecar.Hold
-	}
+	pod := &sidecar.Pod{TokenFile: cmp.Or(f.tokenFile, podTokenFile), Verify: f.verifyCapture, Gateway: f.ingress, Hold: f.hook}
 	config.Pod = pod
 	for s := range strings.SplitSeq(os.Getenv(podIPsVariable), ",") {
 		addr, err := netip.ParseAddr(strings.TrimSpace(s))

@@ -22,8 +22,9 @@ func awaitCommand(*env) *cobra.Command {
 		Hidden: true,
 		Args:   args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			// A little longer than the sidecar waits itself, which says why when it gives up.
-			ctx, cancel := context.WithTimeout(c.Context(), sidecar.Hold+10*time.Second)
+			// A little longer than the sidecar's own count, so that it knows what is missing when
+			// the kubelet stops it for our failure.
+			ctx, cancel := context.WithTimeout(c.Context(), sidecar.Hold+2*time.Second)
 			defer cancel()
 			return awaitReady(ctx, fmt.Sprintf("http://127.0.0.1:%d/ready?wait=20s", sidecar.PodPort))
 		},

@@ -29,7 +29,8 @@ type sidecarFlags struct {
 	tokenFile, capture                          string
 	upstreams, publish                          []string
 	config                                      sidecar.Config
-	pod, ingress, verifyCapture, hook, debug    bool
+	pod, ingress, verifyCapture, debug          bool
+	hook                                        time.Duration
 }
 
 func sidecarCommand(e *env) *cobra.Command {
@@ -93,7 +94,8 @@ rules were loaded by 'heddle capture apply' or the CNI plugin.`,
 	fs.BoolVar(&f.pod, "pod", false, "be the sidecar container of a Kubernetes pod")
 	fs.BoolVar(&f.ingress, "ingress", false, "with --pod: be a proxy of the mesh's ingress, which no application stands beside and nothing is captured for")
 	fs.BoolVar(&f.verifyCapture, "verify-capture", false, fmt.Sprintf("with --pod: end with exit code %d if the pod has no capture rules", capture.ExitNotCaptured))
-	fs.BoolVar(&f.hook, "hook", false, fmt.Sprintf("with --pod: a hook holds back the application until the sidecar is ready; end with an error if it is not in %s", sidecar.Hold))
+	fs.DurationVar(&f.hook, "hook", 0, "with --pod: a hook holds back the application, for this time at the most; ended after it without ever having been ready, say why")
+	fs.Lookup("hook").NoOptDefVal = sidecar.Hold.String()
 	fs.StringVar(&f.config.ClusterDomain, "cluster-domain", f.config.ClusterDomain, "domain that services' names end with")
 	fs.StringVar(&f.config.StateDir, "state", "", "private folder for identity and last good configuration (default under the user's state folder)")
 	fs.StringVar(&f.config.RunDir, "run", "", "folder for sockets, which Envoy's user must be able to reach (default STATE/run, or /run/heddle as root)")

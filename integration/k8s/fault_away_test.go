@@ -75,8 +75,13 @@ func startsLate(t *testing.T, again bool) {
 			return said, strings.Contains(said, "the application was not started, as the sidecar was not ready in 1m0s") && strings.Contains(said, "no new SVID")
 		})
 	}
+	since := time.Now().Truncate(time.Second) // as the API server tells times
 	back()
 	ready(t, ns, "pod/late")
+	started := kubectl(t, "-n", ns, "get", "pod", "late", "-o", "jsonpath={.status.containerStatuses[0].state.running.startedAt}")
+	if at, err := time.Parse(time.RFC3339, started); err != nil || at.Before(since) {
+		t.Errorf("the application started at %s (%v), and nobody could serve its sidecar before %s", at, err, since)
+	}
 	if n := restarts(t, ns, "pod/late"); (n > 0) != again {
 		t.Errorf("the sidecar was started again %d times", n)
 	}

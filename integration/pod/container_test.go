@@ -134,16 +134,19 @@ func (p *pod) capture(flags ...string) {
 
 // start starts the container heddle-proxy: uid 1337, no capabilities, nowhere to write but
 // in its volume.
-func (p *pod) start(cp *plane, env ...string) {
+func (p *pod) start(cp *plane, env ...string) { p.startWith(cp, nil, env...) }
+
+// startWith is start with more flags.
+func (p *pod) startWith(cp *plane, flags []string, env ...string) {
 	p.t.Helper()
 	var ips []string
 	for _, ip := range p.ips {
 		ips = append(ips, ip.String())
 	}
 	cmd, err := p.ns.Command(context.WithoutCancel(p.t.Context()), p.ns.ProxyExec(capture.Exec{
-		Argv: []string{os.Getenv("HEDDLE_POD_TEST_HEDDLE"), "sidecar", "--pod", "--control-plane", "heddle-controlplane.heddle-system.svc:15010",
+		Argv: append([]string{os.Getenv("HEDDLE_POD_TEST_HEDDLE"), "sidecar", "--pod", "--control-plane", "heddle-controlplane.heddle-system.svc:15010",
 			"--trust-domain", trustDomain, "--cluster-domain", "cluster.local", "--log-level", "error", "--concurrency", "1",
-			"--run", p.dir, "--token-file", p.token},
+			"--run", p.dir, "--token-file", p.token}, flags...),
 		Dir: "/",
 		Env: append([]string{
 			"TMPDIR=/nonexistent", "HEDDLE_ENVOY=" + os.Getenv("HEDDLE_ENVOY"),

@@ -38,9 +38,9 @@ type Pod struct {
 	// Gateway is for a pod that is an entrance of the mesh: nothing of it is captured, no
 	// application asks for names, and its clients are strangers that may stay connected.
 	Gateway bool
-	// Hold is how long we may take until we carry traffic; then we end, and say what is
-	// missing. 0 = for ever. It is for pods whose application a hook of ours holds back: the
-	// kubelet shows no log of a container while its hook runs.
+	// Hold is how long a hook of ours holds the application back until we carry traffic. Then
+	// it fails and the kubelet stops us, and we say what is missing: the kubelet shows no log
+	// of a container while its hook runs. 0 = there is no hook.
 	Hold time.Duration
 }
 
@@ -133,26 +133,36 @@ func (s *Sidecar) servePod(ctx context.Context, group *errgroup.Group) error {
 	mux.Handle("GET "+probe.Prefix, probe.NewHandler(s.config.Pod.Probes, s.config.Pod.Addresses, s.log))
 	s.serveHTTP(ctx, group, mux, l)
 	if s.config.Pod.Hold > 0 {
-		group.Go(func() error { return s.giveUp(ctx) })
+		group.Go(func() error { s.watchHold(ctx); return nil })
 	}
 	return nil
 }
 
-// giveUp is an error where we have not served in time.
-func (s *Sidecar) giveUp(ctx context.Context) error {
+// watchHold notes what is missing where we do not serve in time. Ending is left to the
+// kubelet. It stops a container whose hook has failed, and waits for its end before it looks
+// at the pod again; a container that ends by itself it may still take for one that runs, with
+// its hook behind it, and start the application.
+func (s *Sidecar) watchHold(ctx context.Context) {
 	select {
 	case <-time.After(s.config.Pod.Hold):
 	case <-ctx.Done():
-		return nil
+		return
 	}
 	if s.served.Load() {
-		return nil
+		return
 	}
-	err := s.serving(ctx)
-	if err == nil || ctx.Err() != nil {
-		return nil
+	if err := s.serving(ctx); err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("the application was not started, as the sidecar was not ready in %s: %w", s.config.Pod.Hold, err)
+		s.overdue.Store(&err)
 	}
-	return fmt.Errorf("the application was not started, as the sidecar was not ready in %s: %w", s.config.Pod.Hold, err)
+}
+
+// unserved is an error where our time to serve was over and we never have.
+func (s *Sidecar) unserved() error {
+	if err := s.overdue.Load(); err != nil && !s.served.Load() {
+		return *err
+	}
+	return nil
 }
 
 // awaitServing answers as serving does; with ?wait=DURATION, up to a minute, as soon as we

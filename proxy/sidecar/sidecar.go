@@ -41,8 +41,9 @@ type Sidecar struct {
 	named     chan struct{} // closed when the first names are here
 	restarted atomic.Bool   // in a pod: there was a configuration from before
 	relay     *relay.Relay
-	keep      sync.Once   // saves the first whole configuration of a pod's
-	served    atomic.Bool // whether serving has answered yes
+	keep      sync.Once             // saves the first whole configuration of a pod's
+	served    atomic.Bool           // whether serving has answered yes
+	overdue   atomic.Pointer[error] // in a pod: what is missing at the end of Hold
 	admin     *envoy.Admin
 	ending    atomic.Bool                       // of a pod's
 	children  atomic.Pointer[supervise.Sidecar] // nil until they are started
@@ -167,6 +168,9 @@ func (s *Sidecar) run(ctx context.Context) (code int, err error) {
 		code, err = s.runChildren(ctx, parts, group)
 	} else if code = 1; ctx.Err() != nil {
 		code, err = 0, nil // asked to end before it began
+	}
+	if late := s.unserved(); late != nil {
+		code, err = 1, errors.Join(err, late)
 	}
 	s.sayGoodbye(parts)
 	stop()
