@@ -7,7 +7,7 @@ import (
 )
 
 // affected lists the owners of resources that changes may have touched: services,
-// workloads, gateways and the mesh's settings, in a fixed order. It may name too many, never too
+// workloads, their accounts, gateways and the mesh's settings, in a fixed order. It may name too many, never too
 // few; FuzzIncremental holds it to that.
 func affected(before, after *mesh.Snapshot, changes []mesh.Change) []mesh.Ref {
 	a := touched{refs: map[mesh.Ref]bool{}}
@@ -32,9 +32,18 @@ func everything(snapshots ...*mesh.Snapshot) []mesh.Ref {
 		markAll(a, s.Services)
 		markAll(a, s.Workloads)
 		markAll(a, s.Gateways)
+		for _, w := range s.Workloads.All() {
+			a.refs[accountRef(w)] = true
+		}
 	}
 	return a.sorted()
 }
+
+// kindAccount is the kind of a service account. It is no object of the mesh, and owns what all
+// proxies of one identity share.
+const kindAccount mesh.Kind = "ServiceAccount"
+
+func accountRef(w *mesh.Workload) mesh.Ref { return mesh.Ref{Kind: kindAccount, Name: w.Account()} }
 
 type touched struct{ refs map[mesh.Ref]bool }
 
@@ -95,6 +104,7 @@ func (t touched) object(s *mesh.Snapshot, o mesh.Object) {
 		}
 	case *mesh.Workload:
 		t.refs[o.Ref] = true
+		t.refs[accountRef(o)] = true
 		for _, svc := range s.ServicesOf(o) {
 			t.refs[svc.Ref] = true
 			t.instances(s, svc)

@@ -116,6 +116,9 @@ func (p *Pipeline) remake(s *mesh.Snapshot, owners []mesh.Ref) (uint64, error) {
 		case *mesh.MeshConfig:
 			b.global()
 		}
+		if owner.Kind == kindAccount {
+			b.account(owner.Name)
+		}
 		b.settle()
 	}
 	if b.err != nil {

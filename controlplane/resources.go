@@ -23,6 +23,9 @@ func ZoneVariant(zone string) string { return "zone/" + zone }
 // NodeVariant is for the proxies on a node.
 func NodeVariant(node string) string { return "node/" + node }
 
+// AccountVariant is for the proxies of a service account.
+func AccountVariant(account mesh.Name) string { return "account/" + account.String() }
+
 // CaptureVariant is for the proxies with transparent capture, of one or both families.
 func CaptureVariant(ipv6 bool) string {
 	if ipv6 {
@@ -33,7 +36,7 @@ func CaptureVariant(ipv6 bool) string {
 
 // Variants lists the variants that the proxy of w sees, the most specific first.
 func Variants(w *mesh.Workload) []string {
-	out := []string{WorkloadVariant(w.Name)}
+	out := []string{WorkloadVariant(w.Name), AccountVariant(w.Account())}
 	if w.Node != "" {
 		out = append(out, NodeVariant(w.Node))
 	}
@@ -113,8 +116,8 @@ func (b *build) places(s *mesh.Service, key xds.Key, in translate.EndpointsIn) {
 			want(b, xds.Key{Type: key.Type, Name: key.Name, Variant: NodeVariant(node)}, at, translate.Endpoints, origins)
 		}
 	}
-	if s.NodeLocal || !b.snapshot.Config.PreferZone && s.Prefer == mesh.PreferDefault {
-		return
+	if s.NodeLocal || s.Prefer == mesh.PreferDefault {
+		return // for all alike: the proxies weigh zones themselves, see account
 	}
 	for _, zone := range zones(in.Members) {
 		at := in
@@ -131,7 +134,23 @@ func (b *build) clusterIn(s *mesh.Service, port mesh.ServicePort, members *trans
 	return translate.ClusterIn{
 		Service: s.Name, Port: port, Identities: ids, Name: name, Sliced: s.Sliced, Outside: outside(members, port.Port),
 		Outlier: b.snapshot.Config.Outlier, Timeout: b.snapshot.Config.ConnectTimeout,
+		ByZone: b.snapshot.Config.PreferZone && s.Prefer == mesh.PreferDefault && !s.NodeLocal,
 	}
+}
+
+// account wants what the proxies of one identity know of themselves: how many of them are in
+// which zone. It tells each how much of what it sends can stay in its own.
+func (b *build) account(name mesh.Name) {
+	var at []string
+	for _, w := range b.snapshot.Sharing(name) {
+		at = append(at, w.Zone)
+	}
+	if len(at) == 0 {
+		return
+	}
+	shares := keep(b, "zones", 0, translate.NewShares(at), translate.SameShares)
+	want(b, xds.Key{Type: translate.EndpointsType, Name: translate.SelfName, Variant: AccountVariant(name)},
+		translate.SelfIn{Shares: shares}, translate.Self, []mesh.Object{b.snapshot.Config})
 }
 
 // routed wants the listener and the routes of an HTTP port.

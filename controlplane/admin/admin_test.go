@@ -187,6 +187,7 @@ func TestConfig(t *testing.T) {
 		"Cluster dst|100.96.0.1:80 <- Service/api@1",
 		"Cluster passthrough <- MeshConfig/mesh@0",
 		"ClusterLoadAssignment api.default:80 <- Service/api@1",
+		"ClusterLoadAssignment self <- MeshConfig/mesh@0",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("config:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -12,7 +12,8 @@ type MeshConfig struct {
 	TraceSampling float64
 	// AccessLog turns on the proxies' JSON access log.
 	AccessLog bool
-	// PreferZone keeps requests in the caller's zone while it has healthy endpoints.
+	// PreferZone keeps requests in the caller's zone as far as every endpoint of a service
+	// still gets the same share of what a caller's replicas send, in whatever zones they are.
 	PreferZone bool
 	Outlier    Outlier
 	// ConnectTimeout bounds a TCP connect to an endpoint.

@@ -44,7 +44,8 @@ type Service struct {
 // Preference is which endpoints a service's callers ask first.
 type Preference string
 
-// The preferences. PreferDefault leaves it to MeshConfig.
+// The preferences. PreferDefault leaves it to MeshConfig; the others ask what is further
+// away only as far as nothing nearer is healthy, however busy that is.
 const (
 	PreferDefault Preference = ""
 	PreferZone    Preference = "PreferSameZone"

@@ -26,6 +26,7 @@ type Snapshot struct {
 	slicesWith  Table[[]*EndpointSlice]       // by workload that they name
 	labelled    Table[[]*Workload]            // by each of their labels, see labelKeys
 	workloadsIn Table[[]*Workload]            // by Name{namespace, ""}
+	sharing     Table[[]*Workload]            // by account
 	callersOf   Table[[]*Workload]            // by service that they name as an upstream
 	routesOf    Table[[]*Route]               // by parent service
 	usersOf     Table[[]*Route]               // by backend service
@@ -133,6 +134,9 @@ func (s *Snapshot) Target(svc *Service, port ServicePort, w *Workload) uint16 {
 func (s *Snapshot) WorkloadsIn(namespace string) []*Workload {
 	return s.workloadsIn.Get(Name{namespace, ""})
 }
+
+// Sharing are the workloads of a service account, by name.
+func (s *Snapshot) Sharing(account Name) []*Workload { return s.sharing.Get(account) }
 
 // CallersOf are the workloads that name a service as an upstream, by name.
 func (s *Snapshot) CallersOf(service Name) []*Workload { return s.callersOf.Get(service) }

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/heddle-mesh/heddle/identity/spiffeid"
 )
 
 // TestIndices holds what a snapshot knows of services and workloads to what a walk over
@@ -30,6 +32,7 @@ func TestIndices(t *testing.T) {
 		if r.IntN(2) == 0 {
 			ref.Kind = KindWorkload
 			w := &Workload{Meta: Meta{Ref: ref}, Labels: labels(3)}
+			w.Identity, _ = spiffeid.New("mesh.local", some("ns", 2), some("sa", 3))
 			for range r.IntN(4) {
 				w.Upstreams = append(w.Upstreams, Upstream{Service: Name{some("ns", 2), some("o", 8)}})
 			}
@@ -59,6 +62,10 @@ func TestIndices(t *testing.T) {
 			want := which(after.Services.All(), func(svc *Service) bool { return svc.Selects(w.Namespace, w.Labels) })
 			if got := after.ServicesOf(w); !slices.Equal(got, want) {
 				t.Fatalf("revision %d: services of %s: %v, not %v", after.Revision, w.Ref, refs(got), refs(want))
+			}
+			like := which(after.Workloads.All(), func(o *Workload) bool { return o.Identity == w.Identity })
+			if got := after.Sharing(w.Account()); !slices.Equal(got, like) {
+				t.Fatalf("revision %d: workloads of %s: %v, not %v", after.Revision, w.Identity, refs(got), refs(like))
 			}
 		}
 	}

@@ -91,6 +91,7 @@ func (s *Snapshot) apply(c Change, old Object) error {
 		s.labelled = reindex(s.labelled, oldV, newV, compareRefs, workloadKeys)
 		s.workloadsIn = reindex(s.workloadsIn, oldV, newV, compareRefs, byNamespace[*Workload])
 		s.callersOf = reindex(s.callersOf, oldV, newV, compareRefs, upstreamServices)
+		s.sharing = reindex(s.sharing, oldV, newV, compareRefs, func(w *Workload) []Name { return []Name{w.Account()} })
 	case KindHTTPRoute:
 		s.HTTPRoutes = put(s.HTTPRoutes, c.Ref.Name, as[*Route](c.Object))
 		s.indexRoute(as[*Route](old), as[*Route](c.Object))

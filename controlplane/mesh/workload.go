@@ -61,10 +61,13 @@ type Upstream struct {
 	Local   netip.AddrPort
 }
 
+// Account is the service account of the workload's identity.
+func (w *Workload) Account() Name { return Name{w.Identity.Namespace(), w.Identity.ServiceAccount()} }
+
 // Gateway is the gateway that the workload is a proxy of; the zero Name: none.
 func (w *Workload) Gateway() Name {
 	if w.Capture != AtGateway {
 		return Name{}
 	}
-	return Name{w.Identity.Namespace(), w.Identity.ServiceAccount()}
+	return w.Account()
 }

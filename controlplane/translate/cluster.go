@@ -9,6 +9,8 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	lbv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/common/v3"
+	leastv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
 	internalv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/internal_upstream/v3"
 	rawv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
@@ -27,6 +29,7 @@ type ClusterIn struct {
 	Identities Identities // of the workloads that serve it
 	Outlier    mesh.Outlier
 	Timeout    time.Duration // to connect
+	ByZone     bool          // requests stay in the caller's zone as far as the load is even
 	// Sliced is set where endpoints may be outside of the mesh, Outside where some are.
 	Sliced, Outside bool
 	// Name is the cluster's own name where it is not PortName: a TCP port is also
@@ -44,7 +47,7 @@ func Cluster(in ClusterIn) *clusterv3.Cluster {
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: adsSource(), ServiceName: portName},
 		ConnectTimeout:       durationpb.New(in.Timeout),
-		LbPolicy:             clusterv3.Cluster_LEAST_REQUEST,
+		LoadBalancingPolicy:  balancing(in.ByZone),
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{
 			// Never "panic" to endpoints known to be down: a clear 503 says more.
 			HealthyPanicThreshold: &typev3.Percent{Value: 0},
@@ -79,6 +82,30 @@ func Cluster(in ClusterIn) *clusterv3.Cluster {
 		}}
 	}
 	return c
+}
+
+// balancing asks of two endpoints at random the one with fewer requests under way. By zone,
+// Envoy compares in which zones callers like itself are (SelfName) with those of the
+// endpoints: of its requests as many stay in its own as that zone's endpoints can take
+// without more than their share, and the others have the rest. See
+// https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/zone_aware
+func balancing(byZone bool) *clusterv3.LoadBalancingPolicy {
+	zones := &lbv3.LocalityLbConfig_ZoneAwareLbConfig{
+		RoutingEnabled: &typev3.Percent{Value: 0}, // Envoy's default is to weigh zones
+	}
+	if byZone {
+		zones.RoutingEnabled.Value = 100
+		zones.MinClusterSize = wrapperspb.UInt64(1)
+		zones.LocalityBasis = lbv3.LocalityLbConfig_ZoneAwareLbConfig_HEALTHY_HOSTS_WEIGHT
+	}
+	return &clusterv3.LoadBalancingPolicy{Policies: []*clusterv3.LoadBalancingPolicy_Policy{{
+		TypedExtensionConfig: &corev3.TypedExtensionConfig{
+			Name: "envoy.load_balancing_policies.least_request",
+			TypedConfig: message(&leastv3.LeastRequest{LocalityLbConfig: &lbv3.LocalityLbConfig{
+				LocalityConfigSpecifier: &lbv3.LocalityLbConfig_ZoneAwareLbConfig_{ZoneAwareLbConfig: zones},
+			}}),
+		},
+	}}}
 }
 
 // rawBuffer is a connection in the clear.

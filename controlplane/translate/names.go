@@ -34,6 +34,7 @@ const (
 	InboundName     = "inbound"
 	PassthroughName = "passthrough"
 	RuntimeName     = "mesh"          // as the proxy's bootstrap names the layer
+	SelfName        = "self"          // as the proxy's bootstrap names the cluster that it is one of
 	GatewayPlain    = "gateway|http"  // of a gateway: its listener, and the routes of that
 	GatewaySecure   = "gateway|https" // of a gateway: its listener
 )

@@ -31,7 +31,7 @@ func service(s *corev1.Service) *mesh.Service {
 		Meta:   metaOf(mesh.KindService, s),
 		Sliced: true, PublishNotReady: s.Spec.PublishNotReadyAddresses,
 		NodeLocal: s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
-		Prefer:    preference(s.Spec.TrafficDistribution),
+		Prefer:    manifest.TrafficDistribution(deref(s.Spec.TrafficDistribution)),
 	}
 	if s.Spec.Type == corev1.ServiceTypeExternalName {
 		out.ExternalName = s.Spec.ExternalName
@@ -53,21 +53,6 @@ func service(s *corev1.Service) *mesh.Service {
 			Protocol: manifest.PortProtocol(deref(p.AppProtocol), p.Name)})
 	}
 	return out
-}
-
-// preference reads trafficDistribution (KEP-4444 and KEP-3015); PreferClose is the older
-// name of PreferSameZone.
-func preference(d *string) mesh.Preference {
-	if d == nil {
-		return mesh.PreferDefault
-	}
-	switch *d {
-	case corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameZone:
-		return mesh.PreferZone
-	case corev1.ServiceTrafficDistributionPreferSameNode:
-		return mesh.PreferNode
-	}
-	return mesh.PreferDefault
 }
 
 func isTCP(p corev1.Protocol) bool { return p == "" || p == corev1.ProtocolTCP }

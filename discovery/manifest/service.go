@@ -12,6 +12,7 @@ type serviceSpec struct {
 	ClusterIP       string            `json:"clusterIP,omitempty"`
 	Type            string            `json:"type,omitempty" in:"ClusterIP"`
 	PublishNotReady bool              `json:"publishNotReadyAddresses,omitempty"`
+	Distribution    string            `json:"trafficDistribution,omitempty" in:"PreferSameZone|PreferClose|PreferSameNode"`
 
 	ExternalName    unsupported `json:"-" field:"externalName" unsupported:"only services of the mesh have documents"`
 	SessionAffinity unsupported `json:"-" field:"sessionAffinity" unsupported:"remove it; requests go to the endpoint with the fewest"`
@@ -89,8 +90,20 @@ func PortProtocol(appProtocol, name string) mesh.Protocol {
 	return mesh.TCP
 }
 
+// TrafficDistribution reads the field of that name (KEP-4444 and KEP-3015); PreferClose is the
+// older name of PreferSameZone.
+func TrafficDistribution(value string) mesh.Preference {
+	switch value {
+	case "PreferClose", "PreferSameZone":
+		return mesh.PreferZone
+	case "PreferSameNode":
+		return mesh.PreferNode
+	}
+	return mesh.PreferDefault
+}
+
 func (s *serviceSpec) build(meta mesh.Meta, _ metadata, _ Options) mesh.Object {
-	svc := &mesh.Service{Meta: meta, Selector: s.Selector, Headless: s.ClusterIP == "None", PublishNotReady: s.PublishNotReady}
+	svc := &mesh.Service{Meta: meta, Selector: s.Selector, Headless: s.ClusterIP == "None", PublishNotReady: s.PublishNotReady, Prefer: TrafficDistribution(s.Distribution)}
 	for _, p := range s.Ports {
 		port := mesh.ServicePort{Name: p.Name, Port: p.Port, Target: p.TargetPort, Protocol: PortProtocol(p.AppProtocol, p.Name)}
 		if port.Target == 0 {

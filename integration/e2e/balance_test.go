@@ -7,13 +7,17 @@ import (
 	"time"
 )
 
-// zoned has a client in zone a, and an API of which api-0 and api-1 are in zone a and
-// api-2 is in zone b.
+// zoned has a client in zone a, a client with replicas in both zones, and an API of which
+// api-0 and api-1 are in zone a and api-2 is in zone b.
 const zoned = `
 services:
   web:
     ports: [8080]
     zones: [a]
+    command: [APP, serve, --http, ":8080"]
+  wide:
+    ports: [8080]
+    zones: [a, b]
     command: [APP, serve, --http, ":8080"]
   api:
     ports: [8080]
@@ -22,22 +26,80 @@ services:
     command: [APP, serve, --http, ":8080"]
 `
 
-// TestBalance looks who answers a client: the replicas in its zone share its requests;
-// one that is not ready, or answers badly, gets none, and without any in the zone the
-// other zone answers. No request fails on the way but those that a bad replica answered.
-func TestBalance(t *testing.T) {
-	t.Parallel()
-	inBestMode(t, func(t *testing.T, mode string) {
-		p := start(t, mode, zoned, map[string]string{
-			"services.yaml": service("web", "app: web", "{name: http, port: 80, targetPort: 8080}") +
-				service("api", "app: api", "{name: http, port: 80, targetPort: 8080}"),
-			"config.yaml": `
+// zonedServices are those of zoned, with more in the API's spec.
+func zonedServices(api string) map[string]string {
+	return map[string]string{
+		"services.yaml": service("web", "app: web", "{name: http, port: 80, targetPort: 8080}") +
+			service("wide", "app: wide", "{name: http, port: 80, targetPort: 8080}") +
+			service("api", "app: api", "{name: http, port: 80, targetPort: 8080}", api),
+		"config.yaml": `
 apiVersion: mesh.heddle.dev/v1alpha1
 kind: MeshConfig
 metadata: {name: mesh}
 spec: {outlierDetection: {consecutiveErrors: 3, baseEjectionTime: 2s}}
 `,
-		})
+	}
+}
+
+// TestZones looks who answers clients whose replicas are in one zone or in two: each of the
+// API's has the same share of what a client's replicas send in all, and as much of that as
+// can be so is from its own zone. A share that moves with readiness costs no request.
+func TestZones(t *testing.T) {
+	t.Parallel()
+	inBestMode(t, func(t *testing.T, mode string) {
+		p := start(t, mode, zoned, zonedServices(""))
+		third := map[string]float64{"api-0": 1. / 3, "api-1": 1. / 3, "api-2": 1. / 3}
+		p.awaitShares("web-0", third) // it is alone: two thirds of its zone, one of the other
+		p.awaitShares("wide-0", map[string]float64{"api-0": 1. / 2, "api-1": 1. / 2})
+		p.awaitShares("wide-1", map[string]float64{"api-0": 1. / 6, "api-1": 1. / 6, "api-2": 2. / 3})
+		load := p.Load("wide-1", "http://api/", 100)
+		p.tell("api-1", "/unready")
+		p.awaitShares("wide-0", map[string]float64{"api-0": 1})
+		p.awaitShares("wide-1", map[string]float64{"api-2": 1})
+		p.tell("api-2", "/unready")
+		p.awaitShares("wide-1", map[string]float64{"api-0": 1})
+		p.tell("api-1", "/ready")
+		p.tell("api-2", "/ready")
+		p.awaitShares("wide-1", map[string]float64{"api-0": 1. / 6, "api-1": 1. / 6, "api-2": 2. / 3})
+		NoneFailed(load)
+		p.WriteObject("config.yaml", `
+apiVersion: mesh.heddle.dev/v1alpha1
+kind: MeshConfig
+metadata: {name: mesh}
+spec: {locality: {preferZone: false}}
+`)
+		p.awaitShares("wide-0", third)
+	})
+}
+
+// awaitShares waits until the requests of a client to api are answered by all of the given
+// workloads, in these shares, and no other.
+func (p *project) awaitShares(client string, shares map[string]float64) {
+	p.t.Helper()
+	const n = 600
+	await(p.t, 20*time.Second, fmt.Sprintf("%s is answered in shares of %v", client, shares), func() error {
+		s := p.Load(client, "http://api/", 2000, "--count", fmt.Sprint(n)).Wait()
+		for w, share := range shares {
+			// Six standard deviations of n draws at random are 0.12 at the most.
+			if got := float64(s.By[w]) / n; got < share-0.12 || got > share+0.12 {
+				return fmt.Errorf("%+v", s)
+			}
+		}
+		if s.Failed > 0 || len(s.By) != len(shares) {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+}
+
+// TestBalance looks who answers a client of a service that is to keep to zones: the replicas
+// in the client's zone share its requests;
+// one that is not ready, or answers badly, gets none, and without any in the zone the
+// other zone answers. No request fails on the way but those that a bad replica answered.
+func TestBalance(t *testing.T) {
+	t.Parallel()
+	inBestMode(t, func(t *testing.T, mode string) {
+		p := start(t, mode, zoned, zonedServices(", trafficDistribution: PreferSameZone"))
 		p.awaitAnswers("api-0", "api-1")
 		load := p.Load("web-0", "http://api/", 100)
 		p.tell("api-1", "/unready")

@@ -245,6 +245,12 @@ func (l *load) finish() result {
 	if err := l.stop(); err != nil {
 		l.t.Errorf("end the load: %v", err)
 	}
+	return l.wait()
+}
+
+// wait waits for a load's own end and gives what it was answered.
+func (l *load) wait() result {
+	l.t.Helper()
 	select {
 	case err := <-l.ended:
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -54,10 +55,25 @@ func Bootstrap(c Config) (*bootstrapv3.Bootstrap, error) {
 		// A cluster's traffic statistics take memory from its first request on.
 		DeferredStatOptions: &bootstrapv3.Bootstrap_DeferredStatOptions{EnableDeferredCreationStats: true},
 	}
-	if c.Mark != 0 {
-		b.ClusterManager = &bootstrapv3.ClusterManager{UpstreamBindConfig: marked(c.Mark)}
+	b.ClusterManager = clusterManager(c)
+	if c.Zone != "" {
+		b.StaticResources.Clusters = append(b.StaticResources.Clusters, selfCluster())
 	}
 	return b, nil
+}
+
+func clusterManager(c Config) *bootstrapv3.ClusterManager {
+	if c.Mark == 0 && c.Zone == "" {
+		return nil
+	}
+	m := new(bootstrapv3.ClusterManager)
+	if c.Mark != 0 {
+		m.UpstreamBindConfig = marked(c.Mark)
+	}
+	if c.Zone != "" {
+		m.LocalClusterName = SelfCluster
+	}
+	return m
 }
 
 // JSON encodes a bootstrap; equal messages give equal bytes.
@@ -165,6 +181,20 @@ func agentCluster(name, socket string) *clusterv3.Cluster {
 				},
 			}),
 		},
+	}
+}
+
+// selfCluster has the proxies that are of our identity, for the weighing of zones. Without an
+// answer all zones are alike, and the start does not wait for it for ever: a control plane or
+// a last good configuration of an older version has none.
+func selfCluster() *clusterv3.Cluster {
+	source := overADS()
+	source.InitialFetchTimeout = durationpb.New(2 * time.Second)
+	return &clusterv3.Cluster{
+		Name:                 SelfCluster,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: source},
+		ConnectTimeout:       durationpb.New(1e9),
 	}
 }
 

@@ -24,6 +24,10 @@ const (
 	OTLPCluster  = "otlp"  // OTLP over gRPC
 )
 
+// SelfCluster names the cluster of the proxies that are of one identity. Only where our zone is
+// known there is one; its endpoints come from the control plane.
+const SelfCluster = "self"
+
 // MeshLayer names the layer of Envoy's runtime that holds the mesh's settings.
 const MeshLayer = "mesh"
 

@@ -109,6 +109,9 @@ func environment(c Config, probes string) []corev1.EnvVar {
 		field("HEDDLE_POD_IPS", "status.podIPs"),
 		field("HEDDLE_NODE_NAME", "spec.nodeName"),
 		field("HEDDLE_SERVICE_ACCOUNT", "spec.serviceAccountName"),
+		// The API server copies the label from the node when the pod is bound to it (KEP-4742, on
+		// by default since 1.35); where it does not, zones are not weighed.
+		field("HEDDLE_ZONE", "metadata.labels['"+corev1.LabelTopologyZone+"']"),
 		{Name: "HEDDLE_ROOTS", Value: strings.Join(c.Roots, ",")},
 	}
 	if probes != "" {
