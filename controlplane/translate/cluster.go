@@ -69,9 +69,11 @@ func Cluster(in ClusterIn) *clusterv3.Cluster {
 	switch {
 	case !in.Port.Protocol.IsHTTP():
 		c.TransportSocket = upstreamTLS(sni, in.Identities)
+		c.UpstreamConnectionOptions = tcpKeepalive()
 	case in.Outside && in.Port.Protocol == mesh.HTTP: // a cluster has one version, and a server outside takes 1.1
 		c.TransportSocket = upstreamTLS(sni, in.Identities, "http/1.1")
 		c.TypedExtensionProtocolOptions = protocolOptions(false)
+		c.UpstreamConnectionOptions = tcpKeepalive()
 	default:
 		c.TransportSocket = upstreamTLS(sni, in.Identities, "h2")
 		c.TypedExtensionProtocolOptions = protocolOptions(true)
@@ -181,6 +183,18 @@ const (
 	keepaliveInterval = 4 * time.Second
 	keepaliveTimeout  = 4 * time.Second // a machine that is busy answers late
 )
+
+// tcpKeepalive asks the peer's kernel, where the protocol has no pings, after the same time and
+// as patiently. It is for connections on which we wait: while bytes are under way to a peer
+// that is gone, TCP sends those again instead, and gives up late. (TCP_USER_TIMEOUT would end
+// that; it ends connections to peers that do not read for a while, too.)
+func tcpKeepalive() *clusterv3.UpstreamConnectionOptions {
+	return &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{
+		KeepaliveTime:     wrapperspb.UInt32(uint32(keepaliveInterval / time.Second)),
+		KeepaliveInterval: wrapperspb.UInt32(uint32(keepaliveTimeout / 2 / time.Second)),
+		KeepaliveProbes:   wrapperspb.UInt32(2),
+	}}
+}
 
 // protocolOptions fixes the HTTP version towards an upstream.
 func protocolOptions(http2 bool) map[string]*anypb.Any {

@@ -3,6 +3,8 @@
 package k8s
 
 import (
+	"bufio"
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -38,6 +40,7 @@ func TestNodeVanishes(t *testing.T) {
 		n := answered.read(t)
 		return fmt.Sprint(n), n > before+50
 	})
+	ends := holdOne(t, ns, "caller", "web:9000", lost)
 	if err := c.KillNode(victim); err != nil {
 		t.Fatal(err)
 	}
@@ -48,6 +51,14 @@ func TestNodeVanishes(t *testing.T) {
 		kubectl(t, "wait", "--for=condition=Ready", "node/"+node, "--timeout=80s")
 	})
 	kubectl(t, "wait", "--for=condition=Ready=Unknown", "node/"+node, "--timeout=80s")
+	eventually(t, "who waits on a connection that is no HTTP is told of its end", func() (string, bool) {
+		select {
+		case end := <-ends:
+			return end, end != ""
+		default:
+			return "nothing", false
+		}
+	})
 	eventually(t, "another pod takes the place of the lost one", func() (string, bool) {
 		row := kubectl(t, "-n", ns, "get", "pods", "-l", "app=web", "-o", "wide", "--field-selector=spec.nodeName!="+node)
 		return row, strings.Count(row, "2/2") == 2
@@ -89,4 +100,39 @@ func TestNodeVanishes(t *testing.T) {
 // onNamed puts a pod on a node.
 func onNamed(node, objects string) string {
 	return strings.Replace(objects, "spec:\n", "spec:\n  nodeName: "+node+"\n", 1)
+}
+
+// holdOne opens connections from a pod until one is to the wanted workload, and says on the
+// channel how that ends. The test's end closes it.
+func holdOne(t *testing.T, ns, pod, address, workload string) <-chan string {
+	t.Helper()
+	for range 20 {
+		cmd := c.In(context.WithoutCancel(t.Context()), "kubectl", "-n", ns, "exec", "-i", pod, "-c", "app", "--", "/app", "hold", "until-end", address)
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		if !lines.Scan() || !strings.Contains(lines.Text(), "220 "+workload) {
+			in.Close()
+			_ = cmd.Wait()
+			continue
+		}
+		t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
+		end := make(chan string, 1)
+		go func() {
+			lines.Scan()
+			end <- lines.Text()
+		}()
+		return end
+	}
+	t.Fatalf("no connection to %s was to %s", address, workload)
+	return nil
 }

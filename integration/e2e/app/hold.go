@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -14,7 +15,8 @@ import (
 
 // hold keeps one connection and says something on it for every line of its standard input:
 // hold http URL, or hold tcp ADDRESS:PORT for a server that speaks first. What came back is
-// told line by line.
+// told line by line. hold until-end ADDRESS:PORT says nothing; it tells what the server said
+// first and, when the connection ends, how.
 func hold(ctx context.Context, args []string) error {
 	if len(args) != 2 {
 		return errUsage
@@ -25,6 +27,8 @@ func hold(ctx context.Context, args []string) error {
 		return holdHTTP(ctx, args[1], lines)
 	case "tcp":
 		return holdTCP(ctx, args[1], lines)
+	case "until-end":
+		return holdUntilEnd(ctx, args[1])
 	}
 	return errUsage
 }
@@ -73,4 +77,24 @@ func holdTCP(ctx context.Context, address string, lines *bufio.Scanner) error {
 		}
 	}
 	return lines.Err()
+}
+
+func holdUntilEnd(ctx context.Context, address string) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return tell(answer{Error: reason(err)})
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		conn.Close()
+	}()
+	in := bufio.NewReader(conn)
+	greeting, err := in.ReadString('\n')
+	if err == nil {
+		if err := tell(answer{Body: strings.TrimSuffix(greeting, "\n")}); err != nil {
+			return err
+		}
+		_, err = in.ReadString('\n')
+	}
+	return tell(answer{Error: reason(err)})
 }
