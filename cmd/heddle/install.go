@@ -81,7 +81,8 @@ func (f *installFlags) installer(e *env) (*kubernetes.Installer, error) {
 	return kubernetes.NewInstaller(config, e.stdout)
 }
 
-// bring applies an installation of these values, and waits until it is ready.
+// bring applies an installation of these values, waits until it is ready, and deletes what it
+// had before and has no more.
 func (f *installFlags) bring(ctx context.Context, installer *kubernetes.Installer, values kubernetes.Values, dryRun bool) error {
 	objects, err := kubernetes.Render(f.namespace, values)
 	if err != nil {
@@ -91,9 +92,23 @@ func (f *installFlags) bring(ctx context.Context, installer *kubernetes.Installe
 	if err != nil {
 		return err
 	}
-	if err := installer.Apply(ctx, append(objects, record), dryRun); err != nil || dryRun {
+	outdated, err := installer.Outdated(ctx, f.namespace, values)
+	if err != nil {
 		return err
 	}
+	if err := installer.Apply(ctx, append(objects, record), dryRun); err != nil {
+		return err
+	}
+	if !dryRun {
+		if err := f.awaitReady(ctx, installer, values); err != nil {
+			return err
+		}
+	}
+	return installer.Delete(ctx, outdated, dryRun)
+}
+
+// awaitReady waits until everything that values ask for is ready.
+func (f *installFlags) awaitReady(ctx context.Context, installer *kubernetes.Installer, values kubernetes.Values) error {
 	if namespace, name, there := kubernetes.NodeAgent(values); there {
 		if err := installer.WaitNodes(ctx, namespace, name); err != nil {
 			return err
@@ -116,8 +131,9 @@ func installCommand(e *env) *cobra.Command {
 		Short: "Install the control plane on a Kubernetes cluster, or change an installation",
 		Long: `Applies the objects of the Helm chart by server-side apply and waits until every replica of
 the control plane is ready. Run again, with other values or from another version, it
-changes what is different and no more; values that are not given again are the chart's.
-heddle upgrade keeps them, and checks first.
+changes what is different and no more, and deletes what belongs to a feature that is off
+now; values that are not given again are the chart's. heddle upgrade keeps them, and
+checks first.
 
 Then choose who gets sidecars:
   kubectl label namespace NAME heddle.dev/inject=enabled

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"reflect"
 	"slices"
 
@@ -130,13 +129,7 @@ func content(o *unstructured.Unstructured) map[string]any {
 // definitions of our kinds, and with them every object of them, only if that is asked for.
 func (i *Installer) Uninstall(ctx context.Context, namespace string, values Values, definitions bool) error {
 	// Whoever does not say how it was installed gets rid of the CNI plugin and the ingress, too.
-	values = maps.Clone(values)
-	for _, set := range []string{"injection.cni=true", "ingress.enabled=true", "networkPolicy.enabled=true"} {
-		if err := values.Set(set); err != nil {
-			return err
-		}
-	}
-	objects, err := Render(namespace, values)
+	objects, err := renderAll(namespace, values)
 	if err != nil {
 		return err
 	}
@@ -160,13 +153,13 @@ func (i *Installer) Uninstall(ctx context.Context, namespace string, values Valu
 	objects = slices.DeleteFunc(objects, func(o *unstructured.Unstructured) bool {
 		return o.GetKind() == "CustomResourceDefinition" && !(definitions && isLast) || o.GetKind() == "Namespace" && !isLast
 	})
-	if err := i.Delete(ctx, objects); err != nil || isLast {
+	if err := i.Delete(ctx, objects, false); err != nil || isLast {
 		return err
 	}
 	// What it made itself goes after it: a replica that still runs would make it again.
 	return i.Delete(ctx, []*unstructured.Unstructured{
 		own("v1", "Secret", namespace, "heddle-webhook"+suffix(values)), own("coordination.k8s.io/v1", "Lease", namespace, "heddle-status"+suffix(values)),
-	})
+	}, false)
 }
 
 // own is an object that the control plane makes for itself.
@@ -195,16 +188,20 @@ func (i *Installer) onlyRevision(ctx context.Context, namespace, name string) er
 }
 
 // Delete deletes objects in the opposite of their order and waits until they are gone.
-// What is not there is no error.
-func (i *Installer) Delete(ctx context.Context, objects []*unstructured.Unstructured) error {
+// What is not there is no error. With dryRun the API server changes nothing.
+func (i *Installer) Delete(ctx context.Context, objects []*unstructured.Unstructured, dryRun bool) error {
 	foreground := metav1.DeletePropagationForeground
+	options := metav1.DeleteOptions{PropagationPolicy: &foreground}
+	if dryRun {
+		options.DryRun = []string{metav1.DryRunAll}
+	}
 	objects = slices.Clone(objects)
 	slices.Reverse(objects)
 	var errs []error
 	for _, o := range objects {
 		client, err := i.resource(o)
 		if err == nil {
-			err = client.Delete(ctx, o.GetName(), metav1.DeleteOptions{PropagationPolicy: &foreground})
+			err = client.Delete(ctx, o.GetName(), options)
 		}
 		switch {
 		case apierrors.IsNotFound(err):
@@ -215,7 +212,7 @@ func (i *Installer) Delete(ctx context.Context, objects []*unstructured.Unstruct
 			fmt.Fprintf(i.out, "deleted    %s\n", label(o))
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(errs...); err != nil || dryRun {
 		return err
 	}
 	for _, o := range objects {

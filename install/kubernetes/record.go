@@ -3,6 +3,7 @@ package kubernetes
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -96,6 +97,60 @@ func (i *Installer) Forgotten(ctx context.Context, namespace string, v Values) (
 		return nil, err
 	}
 	return missing("", kept, given), nil
+}
+
+// Outdated are the objects that an installation may have and that v leaves out: those of the
+// features that are off, and of the values that it was made with. The definitions of our kinds
+// and the namespace always stay.
+func (i *Installer) Outdated(ctx context.Context, namespace string, v Values) ([]*unstructured.Unstructured, error) {
+	was, err := DefaultValues()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := i.Recorded(ctx, namespace, fmt.Sprint(v["revision"]), was); err != nil {
+		return nil, err
+	}
+	was["revision"] = v["revision"]
+	now, err := Render(namespace, v)
+	if err != nil {
+		return nil, err
+	}
+	all, err := renderAll(namespace, v)
+	if err != nil {
+		return nil, err
+	}
+	before, err := renderAll(namespace, was)
+	if err != nil {
+		return nil, fmt.Errorf("the installation's values: %w", err)
+	}
+	all = append(all, before...)
+	if fmt.Sprint(v["revision"]) == "default" {
+		bindings, err := i.secretBindings(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, bindings...)
+	}
+	seen := map[string]bool{} // and those that stay
+	for _, o := range now {
+		seen[label(o)] = true
+	}
+	return slices.DeleteFunc(all, func(o *unstructured.Unstructured) bool {
+		again := seen[label(o)]
+		seen[label(o)] = true
+		return again || o.GetKind() == "CustomResourceDefinition" || o.GetKind() == "Namespace"
+	}), nil
+}
+
+// renderAll are the objects of an installation with all features on.
+func renderAll(namespace string, v Values) ([]*unstructured.Unstructured, error) {
+	v = maps.Clone(v)
+	for _, set := range []string{"injection.cni=true", "ingress.enabled=true", "networkPolicy.enabled=true"} {
+		if err := v.Set(set); err != nil {
+			return nil, err
+		}
+	}
+	return Render(namespace, v)
 }
 
 // missing lists the paths of a that b lacks.

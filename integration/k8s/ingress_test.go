@@ -112,12 +112,14 @@ func removeIngress(t *testing.T) func() {
 			logs, _ := tryKubectl(t, "-n", "heddle-system", "logs", "-l", "app.kubernetes.io/name=heddle-ingress", "--prefix", "--tail=40")
 			t.Log(logs)
 		}
-		kubectl(t, "-n", "heddle-system", "delete", "deployments,services,poddisruptionbudgets,roles,rolebindings,serviceaccounts", "-l", "app.kubernetes.io/name=heddle-ingress")
-		kubectl(t, "delete", "clusterroles,clusterrolebindings,ingressclasses", "-l", "app.kubernetes.io/name=heddle-ingress")
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*patience)
 		defer cancel()
 		if out, err := install(ctx); err != nil {
 			t.Errorf("install without the ingress: %v: %s", err, out)
+		}
+		if left := kubectl(t, "get", "deployments,services,poddisruptionbudgets,roles,rolebindings,serviceaccounts,clusterroles,clusterrolebindings,ingressclasses",
+			"-A", "-l", "app.kubernetes.io/name=heddle-ingress", "-o", "name"); left != "" {
+			t.Errorf("an installation without the ingress left behind: %s", left)
 		}
 	}
 }
