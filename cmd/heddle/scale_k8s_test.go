@@ -38,45 +38,70 @@ func TestControlPlaneScale(t *testing.T) {
 	}
 	defer server.Stop()
 	fill(t, server, services, each)
+	cp := startOnCluster(t, server, dir)
+	t.Logf("ready after %.2f s", cp.took.Seconds())
+	have := get(t, "http://"+cp.metrics+"/metrics")
+	for _, want := range []string{fmt.Sprintf("heddle_mesh_services %d", services+1), fmt.Sprintf("heddle_mesh_workloads %d", services*each/2)} {
+		if !strings.Contains(have, want) { // and the API server's own Service
+			t.Errorf("the metrics lack %q", want)
+		}
+	}
+	cp.logMemory()
+}
+
+// onCluster is a control plane's process on a cluster.
+type onCluster struct {
+	t               *testing.T
+	pid             int
+	listen, metrics string        // addresses
+	took            time.Duration // until it was ready
+}
+
+// startOnCluster starts a control plane, and waits until it is ready.
+func startOnCluster(t *testing.T, server *kubetest.Server, dir string) *onCluster {
+	t.Helper()
 	program := filepath.Join(dir, "heddle")
 	build := exec.Command("go", "build", "-trimpath", "-o", program, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, out)
 	}
-	metrics := freeAddress(t)
+	cp := &onCluster{t: t, listen: freeAddress(t), metrics: freeAddress(t)}
 	began := time.Now()
 	cmd := exec.Command(program, "controlplane", "--kubernetes", "--kubeconfig="+kubeconfig(t, dir, server.Admin()), "--mesh-namespace=default",
-		"--state="+filepath.Join(dir, "state"), "--listen="+freeAddress(t), "--metrics="+metrics)
+		"--state="+filepath.Join(dir, "state"), "--listen="+cp.listen, "--metrics="+cp.metrics)
 	var said strings.Builder
 	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	cp.pid = cmd.Process.Pid
+	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
-	}()
-	for !ok(t.Context(), "http://"+metrics+"/readyz") {
+		if t.Failed() {
+			t.Log(said.String())
+		}
+	})
+	for !ok(t.Context(), "http://"+cp.metrics+"/readyz") {
 		if time.Since(began) > 2*time.Minute {
-			t.Fatalf("not ready: %s", said.String())
+			t.Fatal("the control plane does not become ready")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Logf("ready after %.2f s", time.Since(began).Seconds())
-	have := get(t, "http://"+metrics+"/metrics")
-	for _, want := range []string{fmt.Sprintf("heddle_mesh_services %d", services+1), fmt.Sprintf("heddle_mesh_workloads %d", services*each/2)} {
-		if !strings.Contains(have, want) { // and the API server's own Service
-			t.Errorf("the metrics lack %q", want)
-		}
-	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+	cp.took = time.Since(began)
+	return cp
+}
+
+func (cp *onCluster) logMemory() {
+	cp.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cp.pid))
 	if err != nil {
-		t.Fatal(err)
+		cp.t.Fatal(err)
 	}
 	for line := range strings.Lines(string(status)) {
 		if strings.HasPrefix(line, "VmRSS") || strings.HasPrefix(line, "RssAnon") || strings.HasPrefix(line, "VmHWM") {
-			t.Log(strings.Join(strings.Fields(line), " "))
+			cp.t.Log(strings.Join(strings.Fields(line), " "))
 		}
 	}
 }
@@ -93,7 +118,7 @@ func fill(t *testing.T, server *kubetest.Server, services, each int) {
 			var endpoints []m
 			for j := range each {
 				pod, ip := fmt.Sprintf("%s-%d", name, j), fmt.Sprintf("10.%d.%d.%d", 100+i/250, i%250, j+1)
-				spec := m{"nodeName": "n1", "containers": []m{{"name": "app", "image": "x"}}}
+				spec := m{"nodeName": "n1", "serviceAccountName": "default", "containers": []m{{"name": "app", "image": "x"}}}
 				meta := m{"name": pod, "labels": m{"app": name}}
 				if (i*each+j)%2 == 0 {
 					meta["annotations"] = m{"heddle.dev/injected": "default"}

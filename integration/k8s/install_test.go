@@ -40,6 +40,7 @@ func TestRevision(t *testing.T) {
 		t.Errorf("uninstall of the default revision before the other: %v: %s", err, out)
 	}
 	remove()
+	kubectl(t, "-n", ns, "delete", "pod", "caller", "--grace-period=1") // it has no control plane any more, and heddle upgrade would say so
 	for _, kinds := range []string{"deployments,services,secrets,leases,serviceaccounts,roles,rolebindings,pdb", "clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations"} {
 		for left := range strings.Lines(kubectl(t, "get", kinds, "-A", "-o", "name")) {
 			if strings.Contains(left, "canary") {
