@@ -44,6 +44,8 @@ func TestIngress(t *testing.T) {
 	t.Run("headers", func(t *testing.T) { ingressHeaders(t, e) })
 	t.Run("policies", func(t *testing.T) { ingressPolicies(t, e) })
 	t.Run("tls", func(t *testing.T) { ingressTLS(t, e) })
+	t.Run("upgrades", func(t *testing.T) { ingressUpgrades(t, e) })
+	t.Run("IPv6", func(t *testing.T) { ingressIPv6(t, e) })
 	t.Run("rights", ingressRights)
 	t.Run("faults", func(t *testing.T) { ingressFaults(t, e) })
 	t.Run("another certificate", func(t *testing.T) { rotateCertificate(t, e) })
@@ -215,6 +217,33 @@ func ingressPolicies(t *testing.T, e edge) {
 	// A pod of the mesh that calls the entrance must not speak mutual TLS to it.
 	if a := get(t, e.ns, "caller", "http://heddle-ingress.heddle-system/"); a.Code != 404 {
 		t.Errorf("the entrance from the mesh, for a host that nobody has: %+v", a)
+	}
+}
+
+// ingressUpgrades begins a WebSocket, in the clear and over TLS.
+func ingressUpgrades(t *testing.T, e edge) {
+	for _, url := range []string{"http://shop.example/", "https://secure.example/"} {
+		v := e.visit("-http1", url, "Connection=Upgrade", "Upgrade=websocket")
+		if v.Code != 101 || !strings.HasPrefix(v.Body, "hello of frontend-") {
+			t.Errorf("%s: %+v", url, v)
+		}
+	}
+}
+
+// ingressIPv6 comes by the other family of the entrance's Service.
+func ingressIPv6(t *testing.T, e edge) {
+	for address := range strings.FieldsSeq(kubectl(t, "-n", "heddle-system", "get", "service", "heddle-ingress", "-o", `jsonpath={.spec.clusterIPs[*]}`)) {
+		if strings.Contains(address, ":") {
+			e.at = address
+		}
+	}
+	if !strings.Contains(e.at, ":") {
+		t.Fatal("the entrance has no IPv6 address")
+	}
+	for _, url := range []string{"http://shop.example/", "https://secure.example/"} {
+		if v := e.visit(url); v.Code != 200 || v.served(t).Version != "frontend" {
+			t.Errorf("%s at %s: %+v", url, e.at, v)
+		}
 	}
 }
 

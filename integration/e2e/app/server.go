@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -83,6 +84,10 @@ func handler(version string) http.Handler {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
+		if r.Header.Get("Upgrade") != "" {
+			upgrade(w, r.Header.Get("Upgrade"))
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(request{
 			Workload: os.Getenv("HEDDLE_WORKLOAD"), Version: version,
@@ -90,6 +95,24 @@ func handler(version string) http.Handler {
 		})
 	})
 	return mux
+}
+
+// upgrade switches protocols, as a WebSocket begins, and says one line of the client's again.
+func upgrade(w http.ResponseWriter, protocol string) {
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", protocol)
+	if rw.Flush() != nil {
+		return
+	}
+	line, _ := rw.ReadString('\n')
+	fmt.Fprintf(rw, "%s of %s", strings.TrimSpace(line), os.Getenv("HEDDLE_WORKLOAD"))
+	_ = rw.Flush()
 }
 
 // greet speaks first, and then says again what it is told, line by line.

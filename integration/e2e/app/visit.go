@@ -57,10 +57,11 @@ type visited struct {
 	Serial   string `json:"serial,omitempty"` // of the server's certificate
 }
 
-// visit asks for a URL as a browser would: visit [-to ADDRESS] [-ca FILE] [-host HOST] URL [HEADER=VALUE...].
+// visit asks for a URL as a browser would: visit [-to ADDRESS] [-ca FILE] [-host HOST] [-http1] URL [HEADER=VALUE...].
 func visit(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("visit", flag.ContinueOnError)
 	host := fs.String("host", "", "Host header, if it is not the URL's")
+	http1 := fs.Bool("http1", false, "speak HTTP/1.1, over TLS too")
 	var e entrance
 	e.flags(fs)
 	if err := fs.Parse(args); err != nil {
@@ -73,6 +74,9 @@ func visit(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	transport.ForceAttemptHTTP2 = transport.ForceAttemptHTTP2 && !*http1
+	ctx, cancel := context.WithTimeout(ctx, patience) // a client's own would hide that a stream can be written to
+	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fs.Arg(0), nil)
 	if err != nil {
 		return err
@@ -82,13 +86,16 @@ func visit(ctx context.Context, args []string) error {
 		name, value, _ := strings.Cut(header, "=")
 		request.Header[name] = []string{value} // as it is written
 	}
-	client := &http.Client{Timeout: patience, Transport: transport,
+	client := &http.Client{Transport: transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	response, err := client.Do(request)
 	if err != nil {
 		return tell(answer{Error: reason(err)})
 	}
 	defer response.Body.Close()
+	if stream, ok := response.Body.(io.Writer); ok { // the server has switched protocols
+		fmt.Fprintln(stream, "hello")
+	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, 16<<20))
 	if err != nil {
 		return tell(answer{Code: response.StatusCode, Error: reason(err)})
