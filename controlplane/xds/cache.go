@@ -23,7 +23,8 @@ type Cache struct {
 	revision   uint64
 	entries    map[Key]*entry
 	names      map[string]map[string]named // type -> name -> what is live
-	oldest     *entry                      // ends of the change log
+	groups     map[string]map[*entry]struct{}
+	oldest     *entry // ends of the change log
 	newest     *entry
 	live       int
 	tombstones []tombstone // in order of revision; some may have come alive again
@@ -53,12 +54,13 @@ type tombstone struct {
 
 // NewCache returns an empty cache at revision 0.
 func NewCache() *Cache {
-	return &Cache{entries: make(map[Key]*entry), names: make(map[string]map[string]named)}
+	return &Cache{entries: make(map[Key]*entry), names: make(map[string]map[string]named), groups: make(map[string]map[*entry]struct{})}
 }
 
 // Update sets and removes resources in one step that no stream sees half of, and
-// returns the revision at which all of it holds. What is the same as before is no
-// change (new origins are taken over silently); if nothing changed, the revision stays.
+// returns the revision at which all of it holds. What is the same as before, its groups
+// too, is no change (new origins are taken over silently); if nothing changed, the
+// revision stays.
 // A key in both lists is set.
 func (c *Cache) Update(set []*Resource, remove []Key) uint64 {
 	c.mu.Lock()
@@ -92,7 +94,7 @@ func (c *Cache) set(r *Resource, revision uint64) {
 	if e == nil {
 		e = &entry{key: r.Key}
 		c.entries[r.Key] = e
-	} else if e.resource != nil && e.resource.Version == r.Version {
+	} else if e.resource != nil && e.resource.Version == r.Version && slices.Equal(e.resource.Groups, r.Groups) {
 		if !slices.Equal(e.resource.Origins, r.Origins) || !slices.Equal(e.resource.Needs, r.Needs) {
 			e.resource = r
 		}
@@ -106,12 +108,35 @@ func (c *Cache) set(r *Resource, revision uint64) {
 	if e.resource == nil {
 		c.live++
 		c.enlist(e)
+	} else {
+		c.ungroup(e)
 	}
 	e.resource = r
+	c.group(e)
 	c.append(e, revision)
 }
 
+// group makes an entry known by the groups of its resource.
+func (c *Cache) group(e *entry) {
+	for _, g := range e.resource.Groups {
+		if c.groups[g] == nil {
+			c.groups[g] = make(map[*entry]struct{})
+		}
+		c.groups[g][e] = struct{}{}
+	}
+}
+
+// ungroup undoes group.
+func (c *Cache) ungroup(e *entry) {
+	for _, g := range e.resource.Groups {
+		if delete(c.groups[g], e); len(c.groups[g]) == 0 {
+			delete(c.groups, g)
+		}
+	}
+}
+
 func (c *Cache) bury(e *entry, revision uint64) {
+	c.ungroup(e)
 	e.resource = nil
 	c.live--
 	c.dead++

@@ -7,6 +7,11 @@
 // client, a state machine without I/O or clock. Nobody keeps a queue per client: a
 // stream remembers one revision and asks the cache what changed since.
 //
+// A proxy may be served everything by its wildcards, or on demand: what belongs to groups
+// (services, to the pipeline) then comes when the client asks for something of theirs by
+// name, and the whole of it comes in an order in which it works at once: what leads to a
+// listener after that listener and its routes.
+//
 // Protocol: https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol,
 // incremental (delta) variant, aggregated. State of the world is not served.
 package xds

@@ -14,8 +14,9 @@ import (
 )
 
 // The world of FuzzStream: clusters c0..c3 with endpoints of the same name, routes
-// r0..r1 that name clusters, listeners l0..l1 with the route of their number. A version
-// that starts with "bad" is refused by the client.
+// r0..r1 that name clusters, listeners l0..l1 with the route of their number, and clusters
+// f0..f1 that lead to these. Listener and f of a number are a group, and so are the clusters
+// of its route. A version that starts with "bad" is refused by the client.
 
 const (
 	fuzzClusters = 4
@@ -65,10 +66,16 @@ func (w *fuzzWorld) change() {
 					needs = append(needs, Key{Type: ClusterType, Name: c})
 				}
 			}
-			set = append(set, w.resource(RouteType, name, uses, needs...), w.resource(ListenerType, fmt.Sprintf("l%d", i), []string{name}))
+			listener := Key{Type: ListenerType, Name: fmt.Sprintf("l%d", i)}
+			set = append(set, w.resource(RouteType, name, uses, needs...),
+				w.resource(ListenerType, listener.Name, []string{name}, Key{Type: RouteType, Name: name}),
+				w.resource(ClusterType, fmt.Sprintf("f%d", i), nil, listener))
+			for _, r := range set[len(set)-3:] {
+				r.Groups = []string{fmt.Sprintf("g%d", i)}
+			}
 		case 1:
 			delete(w.routes, name)
-			remove = append(remove, Key{Type: RouteType, Name: name}, Key{Type: ListenerType, Name: fmt.Sprintf("l%d", i)})
+			remove = append(remove, Key{Type: RouteType, Name: name}, Key{Type: ListenerType, Name: fmt.Sprintf("l%d", i)}, Key{Type: ClusterType, Name: fmt.Sprintf("f%d", i)})
 		}
 	}
 	for i := range fuzzClusters {
@@ -80,11 +87,15 @@ func (w *fuzzWorld) change() {
 		cluster, endpoints := Key{Type: ClusterType, Name: name}, Key{Type: EndpointType, Name: name}
 		switch {
 		case used && w.cache.Get(cluster) == nil, w.rand.IntN(4) == 0:
-			set = append(set, w.resource(ClusterType, name, nil, endpoints), w.resource(EndpointType, name, nil))
+			set = append(set, w.grouped(w.resource(ClusterType, name, nil, endpoints)), w.resource(EndpointType, name, nil))
 		case w.rand.IntN(4) == 0 && w.cache.Get(cluster) != nil:
 			set = append(set, w.resource(EndpointType, name, nil))
 		case !used && w.rand.IntN(2) == 0:
 			remove = append(remove, cluster, endpoints)
+		}
+		if now := w.cache.Get(cluster); now != nil && !slices.ContainsFunc(set, func(r *Resource) bool { return r.Key == cluster }) && !slices.Contains(remove, cluster) {
+			again := *now
+			set = append(set, w.grouped(&again)) // a route may use it now, or no more
 		}
 	}
 	w.cache.Update(set, remove)
@@ -94,6 +105,17 @@ func (w *fuzzWorld) change() {
 		}
 		w.t.Logf("remove %v", remove)
 	}
+}
+
+// grouped puts a cluster into the groups of the routes that name it, after one of its own.
+func (w *fuzzWorld) grouped(r *Resource) *Resource {
+	r.Groups = []string{r.Name}
+	for i := range fuzzRoutes {
+		if slices.Contains(w.routes[fmt.Sprintf("r%d", i)], r.Name) {
+			r.Groups = append(r.Groups, fmt.Sprintf("g%d", i))
+		}
+	}
+	return r
 }
 
 // fuzzEnvoy is a client that behaves as Envoy does, and checks what it gets.
@@ -110,6 +132,8 @@ type fuzzEnvoy struct {
 	inbox   []*Response
 	started map[string]bool // types for which a request was sent on this stream
 	sent    int
+
+	onDemand bool
 }
 
 func (e *fuzzEnvoy) request(req *discoveryv3.DeltaDiscoveryRequest) {
@@ -127,14 +151,14 @@ func (e *fuzzEnvoy) request(req *discoveryv3.DeltaDiscoveryRequest) {
 
 // connect opens a new stream with what is held from the last.
 func (e *fuzzEnvoy) connect(cache *Cache) {
-	e.stream = NewStream(cache, Proxy{ID: "fuzz"}, Pace{Patience: time.Second})
+	e.stream = NewStream(cache, Proxy{ID: "fuzz", OnDemand: e.onDemand}, Pace{Patience: time.Second})
 	if testing.Verbose() {
 		e.t.Log("connect")
 	}
 	e.ack, e.warming = nil, make(map[string]bool) // it gives up warming after a while
 	e.inbox, e.started = nil, make(map[string]bool)
 	e.request(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: ClusterType})
-	e.request(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: EndpointType, ResourceNamesSubscribe: sortedNames(e.state[ClusterType])})
+	e.request(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: EndpointType, ResourceNamesSubscribe: slices.DeleteFunc(sortedNames(e.state[ClusterType]), isFront)})
 	e.request(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: ListenerType})
 	var routes []string
 	for _, l := range e.state[ListenerType] {
@@ -142,6 +166,15 @@ func (e *fuzzEnvoy) connect(cache *Cache) {
 	}
 	slices.Sort(routes)
 	e.request(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: RouteType, ResourceNamesSubscribe: routes})
+}
+
+func isFront(cluster string) bool { return strings.HasPrefix(cluster, "f") }
+
+// ask asks for a cluster that leads to a listener, as for a connection.
+func (e *fuzzEnvoy) ask() {
+	if name := fmt.Sprintf("f%d", e.rand.IntN(fuzzRoutes)); e.state[ClusterType][name] == nil {
+		e.request(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: ClusterType, ResourceNamesSubscribe: []string{name}})
+	}
 }
 
 func sortedNames(m map[string]*Resource) []string {
@@ -155,6 +188,9 @@ func sortedNames(m map[string]*Resource) []string {
 
 func (e *fuzzEnvoy) pull() {
 	for _, r := range e.stream.Next(e.now) {
+		if testing.Verbose() {
+			e.t.Logf("sent %s", describe(r))
+		}
 		for _, other := range e.inbox {
 			if other.TypeURL == r.TypeURL {
 				e.t.Fatalf("two %s responses un-ACKed", shortType(r.TypeURL))
@@ -227,6 +263,12 @@ func (e *fuzzEnvoy) take(r *Resource) {
 	delete(e.refused, shortType(r.Type)+" "+r.Name)
 	switch r.Type {
 	case ClusterType:
+		if isFront(r.Name) {
+			if had == nil {
+				e.leads(r)
+			}
+			return
+		}
 		if had == nil || had.Version != r.Version {
 			e.warming[r.Name] = true
 		}
@@ -249,6 +291,22 @@ func (e *fuzzEnvoy) take(r *Resource) {
 				e.t.Fatalf("route %s=%s came before the endpoints of its cluster %s", r.Name, r.Version, c)
 			}
 		}
+	}
+}
+
+// leads checks that a cluster which leads to a listener comes when that is there, with its
+// routes, unless there can be none.
+func (e *fuzzEnvoy) leads(r *Resource) {
+	listener := r.Needs[0].Name
+	route := "r" + listener[1:]
+	for typ, name := range map[string]string{ListenerType: listener, RouteType: route} {
+		newest := e.stream.cache.Get(Key{Type: typ, Name: name})
+		if newest == nil || strings.HasPrefix(newest.Version, "bad") || e.refused[shortType(typ)+" "+name] {
+			return
+		}
+	}
+	if e.state[ListenerType][listener] == nil || e.state[RouteType][route] == nil {
+		e.t.Fatalf("cluster %s came before %s and %s", r.Name, listener, route)
 	}
 }
 
@@ -315,7 +373,7 @@ func (e *fuzzEnvoy) check(cache *Cache) {
 				continue
 			}
 			_, subscribed := e.stream.types[typ].named[r.Name]
-			if !subscribed && !e.stream.types[typ].wildcard {
+			if !subscribed && !e.stream.types[typ].wildcard || typ != EndpointType && !e.stream.sees(cache.entries[r.Key]) {
 				continue
 			}
 			held := e.state[typ][r.Name]
@@ -329,16 +387,21 @@ func (e *fuzzEnvoy) check(cache *Cache) {
 			}
 		}
 		for name, r := range e.state[typ] {
-			if cache.Get(r.Key) == nil && !keeps && (typ == ListenerType || typ == RouteType) {
+			if e.gone(cache, r) && !keeps && (typ == ListenerType || typ == RouteType) {
 				e.t.Fatalf("client still has %s %s", typ, name)
 			}
 		}
 	}
 	for name, r := range e.state[ClusterType] {
-		if cache.Get(r.Key) == nil && !keeps {
+		if e.gone(cache, r) && !keeps {
 			e.t.Fatalf("client still has cluster %s", name)
 		}
 	}
+}
+
+// gone tells whether the client should not have a resource.
+func (e *fuzzEnvoy) gone(cache *Cache, r *Resource) bool {
+	return cache.Get(r.Key) == nil || e.stream.types[r.Type].wildcard && !e.stream.sees(cache.entries[r.Key])
 }
 
 // FuzzStream lets a client live through random changes, answers and reconnects.
@@ -353,6 +416,7 @@ func FuzzStream(f *testing.F) {
 		for _, typ := range addOrder {
 			e.state[typ] = make(map[string]*Resource)
 		}
+		e.onDemand = seed%2 == 1
 		e.connect(w.cache)
 		for _, op := range ops {
 			switch (op - '0') % 10 {
@@ -369,6 +433,16 @@ func FuzzStream(f *testing.F) {
 				e.check(w.cache)
 			case 9:
 				e.connect(w.cache)
+			}
+			if e.onDemand && random.IntN(4) == 0 {
+				e.ask()
+			}
+			if e.onDemand && random.IntN(12) == 0 { // it has used it for long enough not
+				group := fmt.Sprintf("g%d", random.IntN(fuzzRoutes))
+				if testing.Verbose() {
+					t.Logf("leave %s", group)
+				}
+				e.stream.Leave(group)
 			}
 		}
 		e.settle()

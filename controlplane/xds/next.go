@@ -40,7 +40,7 @@ func (s *Stream) Next(now time.Time) []*Response {
 
 	work := make(map[string]*worklist, len(s.types))
 	for typ, sub := range s.types {
-		work[typ] = s.compare(sub)
+		work[typ] = s.compare(sub, now)
 	}
 	s.holdAdditions(work, now)
 	s.holdRemovals(work, now)
@@ -57,7 +57,7 @@ func (s *Stream) Next(now time.Time) []*Response {
 			if w.sub.typ == ClusterType && len(r.Resources) > 0 {
 				s.follow(w.sub.flight.adds, now)
 				if eds := work[EndpointType]; eds != nil {
-					*eds = *s.compare(eds.sub)
+					*eds = *s.compare(eds.sub, now)
 					eds.removes = nil // next time
 				}
 			}
@@ -93,7 +93,7 @@ func inOrder(work map[string]*worklist) []*worklist {
 
 // compare sorts the pending names of a type into what is to be done, and drops those
 // where nothing is.
-func (s *Stream) compare(sub *subscription) *worklist {
+func (s *Stream) compare(sub *subscription, now time.Time) *worklist {
 	w := &worklist{sub: sub}
 	w.oldestAdd, w.oldestRemove = sub.flight.oldest()
 	w.owed = w.oldestRemove
@@ -102,11 +102,19 @@ func (s *Stream) compare(sub *subscription) *worklist {
 		held := sub.held[name]
 		e := s.want(sub, name)
 		switch {
+		case e != nil && sub.typ == RouteType && !s.sees(e):
+			// The listener with these routes is about to go, and their clusters with it. Until
+			// then it keeps the routes that it has: newer ones may need other clusters.
+			if sub.flight == nil {
+				delete(sub.pending, name)
+			}
 		case e != nil && held != nil && held.Version == e.resource.Version && !n.force && sub.flight == nil:
 			delete(sub.refused, name) // what was refused has been taken back
 			delete(sub.pending, name)
 		case e != nil && sub.refused[name].Version == e.resource.Version && !n.force && sub.flight == nil:
 			delete(sub.pending, name)
+		case e != nil && s.tooEarly(sub, e.resource, n, now):
+			w.owed = min(w.owed, n.since)
 		case e != nil:
 			it.resource, it.revision = e.resource, max(e.revision, n.at)
 			w.adds = append(w.adds, it)
@@ -129,6 +137,47 @@ func (s *Stream) compare(sub *subscription) *worklist {
 		}
 	}
 	return w
+}
+
+// tooEarly tells whether a cluster leads to a listener inside of the client that is not there
+// yet, with its routes: a connection would be refused. A new one waits for it, and not for
+// ever.
+func (s *Stream) tooEarly(sub *subscription, r *Resource, n *need, now time.Time) bool {
+	if sub.typ != ClusterType || sub.held[r.Name] != nil && !n.force {
+		return false
+	}
+	for _, need := range r.Needs {
+		if need.Type != ListenerType || s.listens(need.Name) {
+			continue
+		}
+		if n.early.IsZero() {
+			n.early = now
+		}
+		until := n.early.Add(2 * s.pace.Patience) // the listener itself may wait for once that
+		if now.Before(until) {
+			s.wakeAt(until)
+			return true
+		}
+	}
+	return false
+}
+
+// listens tells whether the client has a listener and what that needs.
+func (s *Stream) listens(name string) bool {
+	listeners, routes := s.types[ListenerType], s.types[RouteType]
+	if listeners == nil || listeners.held[name] == nil || listeners.flight.loses(name) {
+		return false
+	}
+	needs := listeners.held[name].Needs
+	if e := s.cache.lookup(ListenerType, name, s.proxy.Variants); len(needs) == 0 && e != nil {
+		needs = e.resource.Needs // of one from an earlier stream we know no more than its name
+	}
+	for _, need := range needs {
+		if need.Type == RouteType && (routes == nil || routes.held[need.Name] == nil) {
+			return false
+		}
+	}
+	return true
 }
 
 // holdAdditions takes from the lists what has to wait for earlier types.

@@ -50,6 +50,10 @@ type Resource struct {
 	// a listener's routes, as clients ask for it: without variant. It is empty (unknown) or
 	// complete.
 	Needs []Key
+	// Groups are what the resource is a part of, such as services, its own first, then those
+	// that need it, too: a proxy that is not interested in any of them does not get it by a
+	// wildcard. None: it is for everybody.
+	Groups []string
 
 	// wire is field 2 of a DeltaDiscoveryResponse: tag, length and the
 	// envoy.service.discovery.v3.Resource.

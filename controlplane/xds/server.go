@@ -31,7 +31,10 @@ type Config struct {
 	Log     *slog.Logger // nil: none
 	// Settled, if set, is called whenever a proxy has answered a response, with the
 	// revision up to which it is done. It must not block.
-	Settled  func(proxy string, revision uint64)
+	Settled func(proxy string, revision uint64)
+	// Asked, if set, is told of groups that a proxy on demand has come to use. It must not
+	// block.
+	Asked    func(proxy Proxy, groups []string)
 	Patience time.Duration // see Pace; 0 means DefaultPatience
 	Linger   time.Duration // see Pace
 }
@@ -129,8 +132,34 @@ func (s *Server) Serve(ctx context.Context, requests <-chan *discoveryv3.DeltaDi
 	return se.run(ctx, first, requests, ended, send)
 }
 
+// Join makes all proxies on demand of a Sharing interested in groups.
+func (s *Server) Join(sharing string, groups ...string) {
+	s.each(sharing, func(st *Stream) { st.Join(groups...) })
+}
+
+// Leave is the opposite of Join.
+func (s *Server) Leave(sharing string, groups ...string) {
+	s.each(sharing, func(st *Stream) { st.Leave(groups...) })
+}
+
+// each changes the streams of a Sharing, and wakes their owners.
+func (s *Server) each(sharing string, change func(*Stream)) {
+	for _, se := range s.snapshot() {
+		if !se.stream.proxy.OnDemand || se.stream.proxy.Sharing != sharing { // they never change
+			continue
+		}
+		se.mu.Lock()
+		change(se.stream)
+		se.mu.Unlock()
+		select {
+		case se.poked <- struct{}{}:
+		default:
+		}
+	}
+}
+
 func (s *Server) begin(proxy Proxy, node *corev3.Node) *session {
-	se := &session{server: s, since: time.Now(), node: node.GetId(), stream: NewStream(s.config.Cache, proxy,
+	se := &session{server: s, since: time.Now(), node: node.GetId(), poked: make(chan struct{}, 1), stream: NewStream(s.config.Cache, proxy,
 		Pace{Patience: s.config.Patience, Linger: s.config.Linger})}
 	s.mu.Lock()
 	s.sessions[se] = struct{}{}

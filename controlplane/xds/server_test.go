@@ -128,6 +128,91 @@ func TestServer(t *testing.T) {
 	cancel()
 }
 
+// TestSharing has three proxies on demand, of which two share what they use: what one of them
+// asks for the other gets, too, and the third does not.
+func TestSharing(t *testing.T) {
+	cache := xds.NewCache()
+	var set []*xds.Resource
+	for _, name := range []string{"a", "b"} {
+		r, err := xds.NewResource(key(xds.ClusterType, name), xdstest.Cluster(name, time.Second), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Groups = []string{"service/" + name}
+		set = append(set, r)
+	}
+	cache.Update(set, nil)
+	asked := make(chan string, 10)
+	var server *xds.Server
+	server = xds.NewServer(xds.Config{
+		Cache: cache,
+		Connect: func(_ context.Context, n *corev3.Node) (xds.Proxy, error) {
+			return xds.Proxy{ID: n.GetId(), OnDemand: true, Sharing: n.GetId()[:3]}, nil
+		},
+		Asked: func(p xds.Proxy, groups []string) {
+			server.Join(p.Sharing, groups...)
+			asked <- fmt.Sprint(p.ID, groups)
+		},
+	})
+	conn := inMemory(t, server)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	t.Cleanup(cancel)
+	clients := map[string]*xdstest.Client{}
+	for _, id := range []string{"web-0", "web-1", "api-0"} {
+		c, err := xdstest.Open(ctx, conn, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(t, c)
+		if err := c.Subscribe(xds.ClusterType); err != nil {
+			t.Fatal(err)
+		}
+		clients[id] = c
+	}
+	holds := func(id string, names ...string) {
+		t.Helper()
+		err := clients[id].Wait(ctx, xds.ClusterType, func(held map[string]xdstest.Held) bool {
+			for _, name := range names {
+				if _, ok := held[name]; !ok {
+					return false
+				}
+			}
+			return len(held) == len(names)
+		})
+		if err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	for {
+		if changed := server.Changed(); len(server.Status()) < 3 {
+			<-changed
+			continue
+		}
+		break
+	}
+	if err := clients["web-0"].Subscribe(xds.ClusterType, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-asked; got != "web-0[service/a]" {
+		t.Errorf("asked by %s", got)
+	}
+	holds("web-0", "a")
+	holds("web-1", "a")
+	if err := clients["api-0"].Subscribe(xds.ClusterType, "b"); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-asked; got != "api-0[service/b]" {
+		t.Errorf("asked by %s", got)
+	}
+	holds("api-0", "b")
+	holds("web-1", "a")
+	server.Leave("web", "service/a")
+	holds("web-0")
+	holds("web-1")
+	holds("api-0", "b")
+	cancel()
+}
+
 func TestServerRefuses(t *testing.T) {
 	for _, tc := range []struct {
 		name string

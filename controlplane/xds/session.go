@@ -15,6 +15,7 @@ type session struct {
 	server *Server
 	since  time.Time
 	node   string
+	poked  chan struct{} // holds an element when somebody else has changed the stream
 
 	mu     sync.Mutex // guards stream, which the owner writes and status reads
 	stream *Stream
@@ -47,6 +48,8 @@ func (se *session) run(ctx context.Context, req *discoveryv3.DeltaDiscoveryReque
 			req = nil
 		case <-alarm.C:
 			req = nil
+		case <-se.poked:
+			req = nil
 		case err := <-ended:
 			return err
 		case <-ctx.Done():
@@ -69,9 +72,12 @@ func (se *session) step(req *discoveryv3.DeltaDiscoveryRequest) ([]*Response, ti
 			return nil, time.Time{}, err
 		}
 	}
-	responses := se.stream.Next(now)
+	responses, asked := se.stream.Next(now), se.stream.Asked()
 	wake, after, settled := se.stream.wake, se.stream.counts, se.stream.settled
 	se.mu.Unlock()
+	if f := se.server.config.Asked; f != nil && len(asked) > 0 {
+		f(se.stream.proxy, asked)
+	}
 
 	if before != after || revision != settled {
 		se.answered(req, before, after, settled)

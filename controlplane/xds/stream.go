@@ -18,9 +18,12 @@ type Proxy struct {
 	ID         string            // unique among the connected, such as the workload's name
 	Variants   []string          // tried in order before the variant for everybody
 	Attributes map[string]string // for people; the package does not read them
-	// Scope limits what a wildcard subscription sees; nil means everything. Names that
-	// the client asks for are served in any case. It must be a pure function.
-	Scope func(Key) bool
+	// OnDemand limits what a wildcard subscription sees to resources without a group and
+	// those of Groups, and to the groups of what the client asks for by name later on.
+	OnDemand bool
+	Groups   []string
+	// Sharing is the same for proxies that are interested in the same; see Server.Join.
+	Sharing string
 }
 
 // Pace is what a stream does by time.
@@ -43,11 +46,13 @@ type Stream struct {
 	pace  Pace
 
 	types   map[string]*subscription
-	cursor  uint64         // cache revision up to which pending is complete
-	warming map[Key]warmUp // endpoints and routes that the client has yet to ask for
-	nonce   uint64         // of the last response
-	wake    time.Time      // when Next should be called without an event; zero: never
-	settled uint64         // see Settled
+	cursor  uint64              // cache revision up to which pending is complete
+	groups  map[string]struct{} // that the proxy is interested in; nil: all
+	asked   []string            // of them, those that the client has asked for since Asked
+	warming map[Key]warmUp      // endpoints and routes that the client has yet to ask for
+	nonce   uint64              // of the last response
+	wake    time.Time           // when Next should be called without an event; zero: never
+	settled uint64              // see Settled
 	counts  counts
 }
 
@@ -63,10 +68,17 @@ type warmUp struct {
 
 // NewStream begins the bookkeeping of a client that has subscribed to nothing yet.
 func NewStream(cache *Cache, proxy Proxy, pace Pace) *Stream {
-	return &Stream{
+	s := &Stream{
 		cache: cache, proxy: proxy, pace: pace,
 		types: make(map[string]*subscription), warming: make(map[Key]warmUp),
 	}
+	if proxy.OnDemand {
+		s.groups = make(map[string]struct{})
+		for _, g := range proxy.Groups {
+			s.groups[g] = struct{}{}
+		}
+	}
+	return s
 }
 
 // Request takes in one message of the client. An error means that the client does not
@@ -113,10 +125,11 @@ func (s *Stream) Request(req *discoveryv3.DeltaDiscoveryRequest, now time.Time) 
 // resume handles the first request of a type: a wildcard by saying nothing, and what
 // the client holds from an earlier stream.
 func (s *Stream) resume(sub *subscription, req *discoveryv3.DeltaDiscoveryRequest) {
+	s.rejoin(sub, req.GetInitialResourceVersions())
 	for name, version := range req.GetInitialResourceVersions() {
 		if e := s.cache.lookup(sub.typ, name, s.proxy.Variants); e != nil && e.resource.Version == version {
 			sub.held[e.resource.Name] = e.resource
-			if s.proxy.Scope == nil {
+			if s.sees(e) {
 				continue // nothing to compare: what it holds is what it gets
 			}
 		} else {
@@ -129,6 +142,20 @@ func (s *Stream) resume(sub *subscription, req *discoveryv3.DeltaDiscoveryReques
 	}
 }
 
+// rejoin takes what a client on demand brings from an earlier stream for what it uses, so that
+// it keeps it whoever serves it now. What is a part of several groups says nothing: it may be
+// there for the sake of any.
+func (s *Stream) rejoin(sub *subscription, versions map[string]string) {
+	if s.groups == nil {
+		return
+	}
+	for name := range versions {
+		if e := s.cache.lookup(sub.typ, name, s.proxy.Variants); e != nil && len(e.resource.Groups) == 1 && s.join(e.resource.Groups[0]) {
+			s.asked = append(s.asked, e.resource.Groups[0])
+		}
+	}
+}
+
 // subscribe adds names. A name subscribed to again is sent again, as the protocol
 // demands, except on a reconnect that says which version the client holds.
 func (s *Stream) subscribe(sub *subscription, names []string, initial map[string]string) {
@@ -137,15 +164,18 @@ func (s *Stream) subscribe(sub *subscription, names []string, initial map[string
 			sub.wildcard = true
 			for name := range s.cache.names[sub.typ] {
 				// Of a client that comes back most is known already, see resume.
-				if len(sub.held) == 0 || s.proxy.Scope != nil || !sub.current(name, s.cache.lookup(sub.typ, name, s.proxy.Variants)) {
+				if e := s.cache.lookup(sub.typ, name, s.proxy.Variants); s.sees(e) && (len(sub.held) == 0 || !sub.current(name, e)) {
 					sub.mark(name, 0, s.cache.revision)
 				}
 			}
 			continue
 		}
+		if s.ask(sub, name) {
+			continue
+		}
 		sub.named[name] = struct{}{}
 		_, holds := initial[name]
-		if !holds || s.proxy.Scope != nil || !sub.current(name, s.cache.lookup(sub.typ, name, s.proxy.Variants)) {
+		if !holds || !sub.current(name, s.cache.lookup(sub.typ, name, s.proxy.Variants)) {
 			w := sub.mark(name, 0, 0)
 			w.force = w.force || !holds
 			w.answer = true
@@ -182,10 +212,99 @@ func (s *Stream) want(sub *subscription, name string) *entry {
 		return nil
 	}
 	e := s.cache.lookup(sub.typ, name, s.proxy.Variants)
-	if e != nil && !named && s.proxy.Scope != nil && !s.proxy.Scope(e.key) {
+	if !named && !s.sees(e) {
 		return nil
 	}
 	return e
+}
+
+// sees tells whether a wildcard of the proxy's covers an entry.
+func (s *Stream) sees(e *entry) bool {
+	if e == nil || e.resource == nil || s.groups == nil || len(e.resource.Groups) == 0 {
+		return e != nil
+	}
+	for _, g := range e.resource.Groups {
+		if _, ok := s.groups[g]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// ask takes a name that a client with a wildcard on demand asks for as a sign that it uses
+// the groups of what has that name; it gets all of them, and asks again should it not have
+// them any more. Routes by name are such a sign, too. The name itself is not kept: a client that asks for anything there might
+// be costs nothing.
+func (s *Stream) ask(sub *subscription, name string) bool {
+	if s.groups == nil || !sub.wildcard && sub.typ != RouteType {
+		return false
+	}
+	if e := s.cache.lookup(sub.typ, name, s.proxy.Variants); e != nil && len(e.resource.Groups) > 0 {
+		if g := e.resource.Groups[0]; s.join(g) {
+			s.asked = append(s.asked, g)
+		}
+	}
+	if !sub.wildcard {
+		return false
+	}
+	n := sub.mark(name, 0, 0)
+	n.force, n.answer = true, true
+	return true
+}
+
+// join makes the proxy interested in a group, and tells whether that is new. Callers hold
+// cache.mu.
+func (s *Stream) join(group string) bool {
+	if _, ok := s.groups[group]; ok {
+		return false
+	}
+	s.groups[group] = struct{}{}
+	s.markGroup(group)
+	return true
+}
+
+func (s *Stream) markGroup(group string) {
+	for e := range s.cache.groups[group] {
+		if sub := s.types[e.key.Type]; sub != nil && sub.tracks(e.key.Name) && s.concerns(e.key) {
+			sub.mark(e.key.Name, 0, s.cache.revision)
+		}
+	}
+}
+
+// Join makes the proxy interested in groups, on demand, and Leave takes its interest in them
+// away. What is there of them comes and goes by the same rules as if the cache had changed.
+func (s *Stream) Join(groups ...string) {
+	s.cache.mu.RLock()
+	defer s.cache.mu.RUnlock()
+	if s.groups == nil {
+		return
+	}
+	for _, g := range groups {
+		s.join(g)
+	}
+}
+
+// Leave is the opposite of Join.
+func (s *Stream) Leave(groups ...string) {
+	s.cache.mu.RLock()
+	defer s.cache.mu.RUnlock()
+	if s.groups == nil {
+		return
+	}
+	for _, g := range groups {
+		if _, ok := s.groups[g]; ok {
+			delete(s.groups, g)
+			s.markGroup(g)
+		}
+	}
+}
+
+// Asked are the groups that the client has come to use by asking for something of theirs,
+// since the last call.
+func (s *Stream) Asked() []string {
+	asked := s.asked
+	s.asked = nil
+	return asked
 }
 
 // ingest marks what changed in the cache since the cursor. Callers hold cache.mu.
@@ -200,7 +319,7 @@ func (s *Stream) ingest() {
 		}
 	} else {
 		for e := range s.cache.since(s.cursor) {
-			if sub := s.types[e.key.Type]; sub != nil && sub.tracks(e.key.Name) && s.concerns(e.key) {
+			if sub := s.types[e.key.Type]; sub != nil && sub.tracks(e.key.Name) && s.concerns(e.key) && (s.sees(e) || sub.knows(e.key.Name)) {
 				n := sub.mark(e.key.Name, first, e.revision)
 				if r, ok := sub.refused[e.key.Name]; ok {
 					n.since = min(n.since, r.since) // lacking since the bad one
@@ -209,16 +328,6 @@ func (s *Stream) ingest() {
 		}
 	}
 	s.cursor = s.cache.revision
-}
-
-// Rescope tells the stream to compare everything again, with another Scope.
-func (s *Stream) Rescope(scope func(Key) bool) {
-	s.cache.mu.RLock()
-	defer s.cache.mu.RUnlock()
-	s.proxy.Scope = scope
-	for _, sub := range s.types {
-		s.markAll(sub, 0)
-	}
 }
 
 func (s *Stream) markAll(sub *subscription, since uint64) {

@@ -29,11 +29,13 @@ func shortType(typ string) string {
 	return typ
 }
 
-// testResource makes TYPE/NAME[#VARIANT]=VERSION[,needs TYPE/NAME...].
+// testResource makes TYPE/NAME[#VARIANT]=VERSION[@GROUP...][,needs TYPE/NAME...].
 func testResource(t testing.TB, spec string) *Resource {
 	t.Helper()
 	parts := strings.Split(spec, ",")
 	name, version, _ := strings.Cut(parts[0], "=")
+	groups := strings.Split(version, "@")
+	version = groups[0]
 	var needs []Key
 	for _, need := range parts[1:] {
 		needs = append(needs, testKey(need))
@@ -43,6 +45,7 @@ func testResource(t testing.TB, spec string) *Resource {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.Groups = groups[1:]
 	return r
 }
 
@@ -59,6 +62,8 @@ func testKey(spec string) Key {
 //	sub TYPE NAME...        subscribe (none: say nothing), unsub likewise
 //	resume TYPE N=V... : NAME...   first request after a reconnect
 //	ack TYPE / nack TYPE TEXT
+//	join GROUP... / leave GROUP...
+//	asked GROUP...          check
 //	wait DURATION
 //	settled N               check
 func script(t *testing.T, proxy Proxy, pace Pace, text string) {
@@ -99,6 +104,17 @@ func script(t *testing.T, proxy Proxy, pace Pace, text string) {
 		switch command {
 		case "set", "del":
 			update(t, cache, line)
+			req = nil
+		case "join":
+			s.Join(args...)
+			req = nil
+		case "leave":
+			s.Leave(args...)
+			req = nil
+		case "asked":
+			if got := s.Asked(); !slices.Equal(got, args) {
+				t.Fatalf("asked %q, want %q", got, args)
+			}
 			req = nil
 		case "sub":
 			req.ResourceNamesSubscribe = args[1:]
@@ -371,16 +387,107 @@ func TestStream(t *testing.T) {
 			set cds/a=2 cds/b=2
 			< cds +b=2
 		`},
-		{name: "scope limits the wildcard only", proxy: Proxy{Scope: func(k Key) bool { return k.Name != "far" }}, text: `
-			set cds/near=1 cds/far=1
+		{name: "on demand a wildcard sees what is in its groups", proxy: Proxy{OnDemand: true, Groups: []string{"near"}}, text: `
+			set cds/all=1 cds/near=1@near cds/far=1@far cds/both=1@far@near
 			sub cds
-			< cds +near=1
+			< cds +all=1 +both=1 +near=1
 			ack cds
-			sub cds far
+			settled 1
+			set cds/far=2@far
+			settled 2
+			join far
+			< cds +far=2
+			ack cds
+			settled 2
+			asked
+			leave near
+			< cds -near
+			ack cds
+			leave far
+			< cds -both -far
+			ack cds
+			set cds/near=2@near cds/all=2
+			< cds +all=2
+			ack cds
+			settled 3
+		`},
+		{name: "a name that is asked for on demand brings its group", proxy: Proxy{OnDemand: true}, pace: Pace{Patience: 2 * time.Second}, text: `
+			set cds/dst=1@far,lds/far cds/far=1@far@other,eds/far eds/far=1 lds/far=1@far,rds/far rds/far=1 cds/other=1@other
+			sub cds
+			sub lds
+			sub cds dst
 			< cds +far=1
+			sub eds far
+			< eds +far=1
+			ack eds
 			ack cds
-			unsub cds far
-			< cds -far
+			< lds +far=1
+			sub rds far
+			ack lds
+			< rds +far=1
+			ack rds
+			< cds +dst=1
+			ack cds
+			asked far
+			settled 1
+		`},
+		{name: "a name asked for on demand that is nothing is answered, and forgotten", proxy: Proxy{OnDemand: true}, text: `
+			sub cds
+			sub cds dst
+			< cds -dst
+			ack cds
+			asked
+			set cds/dst=1@far
+			settled 1
+			sub cds dst
+			< cds +dst=1
+			ack cds
+			asked far
+			leave far
+			< cds -dst
+			ack cds
+			sub cds dst
+			< cds +dst=1
+		`},
+		{name: "a client on demand keeps what it brings", proxy: Proxy{OnDemand: true}, text: `
+			set cds/dst=1@far cds/back=1@back@far cds/near=1@near lds/far=1@far lds/near=1@near lds/back=1@back
+			resume cds dst=1 back=1 :
+			asked far
+			resume lds far=1 :
+			asked
+			settled 1
+		`},
+		{name: "a resource that comes into a group is an addition", proxy: Proxy{OnDemand: true, Groups: []string{"near"}}, text: `
+			set cds/back=1@back rds/near=1
+			sub cds
+			sub rds near
+			< rds +near=1
+			ack rds
+			set cds/back=1@back@near rds/near=2
+			< cds +back=1
+			ack cds
+			< rds +near=2
+			ack rds
+			set cds/back=1@back rds/near=3
+			< rds +near=3
+			ack rds
+			< cds -back
+			ack cds
+			settled 3
+		`},
+		{name: "a cluster waits for the listener that it leads to, and not for ever", pace: Pace{Patience: 2 * time.Second}, text: `
+			set cds/front=1,lds/l cds/c=1 lds/l=1
+			sub cds
+			< cds +c=1
+			sub lds
+			ack cds
+			< lds +l=1
+			wait 3s
+			wait 1s
+			< cds +front=1
+			ack cds
+			ack lds
+			settled 1
 		`},
 		{name: "variants", proxy: Proxy{Variants: []string{"me", "zone"}}, text: `
 			set dns/a=1 dns/a#other=9

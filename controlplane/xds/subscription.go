@@ -59,6 +59,7 @@ type need struct {
 	answer bool      // the client asked: answer even if there is nothing
 	group  int       // isolates the bad one after a NACK that named nobody: only one group per response
 	free   time.Time // since when a removal could have been sent
+	early  time.Time // since when a cluster waits for a listener that it leads to
 }
 
 // flight is a response that was sent and not answered.
@@ -128,6 +129,23 @@ func (sub *subscription) tracks(name string) bool {
 	}
 	_, named := sub.named[name]
 	return named
+}
+
+// knows tells whether the client has something of a name, waits for it or has asked for it:
+// then its change matters whether or not a wildcard covers it.
+func (sub *subscription) knows(name string) bool {
+	_, named := sub.named[name]
+	_, refused := sub.refused[name]
+	return named || refused || sub.held[name] != nil || sub.pending[name] != nil || sub.flight.has(name)
+}
+
+func (f *flight) has(name string) bool {
+	return f != nil && slices.ContainsFunc(f.adds, func(it item) bool { return it.name == name })
+}
+
+// loses tells whether the client is about to remove a name.
+func (f *flight) loses(name string) bool {
+	return f != nil && slices.ContainsFunc(f.removes, func(it item) bool { return it.name == name })
 }
 
 // oldest is the earliest revision that the response in flight is needed for.
