@@ -111,6 +111,7 @@ func (t touched) object(s *mesh.Snapshot, o mesh.Object) {
 		}
 	case *mesh.Route:
 		t.services(o.ParentServices())
+		t.services(o.BackendServices()) // whoever uses a parent needs them
 	case *mesh.AuthorizationPolicy:
 		t.policy(s, o)
 	case *mesh.Gateway:

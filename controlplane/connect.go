@@ -18,8 +18,9 @@ const AgentSuffix = "/agent"
 
 // Connect decides as which proxy the client of an xDS stream is served. The node says
 // which workload it stands beside ("NAMESPACE/WORKLOAD"); what it may be is what its
-// certificate says. Peer gives the verified identity of a call's client.
-func (p *Pipeline) Connect(peer func(context.Context) (spiffeid.ID, bool)) func(context.Context, *corev3.Node) (xds.Proxy, error) {
+// certificate says. Peer gives the verified identity of a call's client. With scopes the
+// proxy of a captured workload holds what its account uses; nil: everything.
+func (p *Pipeline) Connect(peer func(context.Context) (spiffeid.ID, bool), scopes *Scopes) func(context.Context, *corev3.Node) (xds.Proxy, error) {
 	return func(ctx context.Context, node *corev3.Node) (xds.Proxy, error) {
 		id, ok := peer(ctx)
 		if !ok {
@@ -36,9 +37,14 @@ func (p *Pipeline) Connect(peer func(context.Context) (spiffeid.ID, bool)) func(
 		if w.Identity != id {
 			return xds.Proxy{}, status.Errorf(codes.PermissionDenied, "workload %s is of %s, and the certificate of %s", w.Name, w.Identity, id)
 		}
-		return xds.Proxy{
-			ID: node.GetId(), Variants: Variants(w),
+		proxy := xds.Proxy{
+			ID: node.GetId(), Variants: Variants(w), Sharing: w.Account().String(),
 			Attributes: map[string]string{"namespace": namespace, "workload": name, "zone": w.Zone},
-		}, nil
+		}
+		// Without capture a proxy's listeners say what it uses, and a gateway's Ingresses do.
+		if scopes != nil && w.Capture == mesh.Transparent {
+			proxy.OnDemand, proxy.Groups = true, scopes.Groups(proxy.Sharing)
+		}
+		return proxy, nil
 	}
 }

@@ -61,11 +61,11 @@ func TestUnchangedIsNotSent(t *testing.T) {
 	if _, err := p.Submit([]mesh.Change{mesh.Set(svc)}); err != nil {
 		t.Fatal(err)
 	}
-	before := contents(cache)
+	before := versions(cache)
 	if _, err := p.Submit([]mesh.Change{mesh.Set(route)}); err != nil {
 		t.Fatal(err)
 	}
-	for key, version := range contents(cache) {
+	for key, version := range versions(cache) {
 		isRoutes := key == "RouteConfiguration s1.default:80"
 		if changed := before[key] != version; changed != isRoutes {
 			t.Errorf("%s: changed = %v after a change of a route of s1", key, changed)
@@ -77,6 +77,15 @@ var testPrefixes = []netip.Prefix{netip.MustParsePrefix("100.96.0.0/16"), netip.
 
 // contents lists a cache as key -> version and origins.
 func contents(c *xds.Cache) map[string]string {
+	out := map[string]string{}
+	for r := range c.All() {
+		out[r.Key.String()] = fmt.Sprint(r.Version, r.Origins, r.Needs, r.Groups)
+	}
+	return out
+}
+
+// versions is contents without the groups: who gets a resource may change while it does not.
+func versions(c *xds.Cache) map[string]string {
 	out := map[string]string{}
 	for r := range c.All() {
 		out[r.Key.String()] = fmt.Sprint(r.Version, r.Origins, r.Needs)

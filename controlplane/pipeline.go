@@ -105,7 +105,7 @@ func (p *Pipeline) remake(s *mesh.Snapshot, owners []mesh.Ref) (uint64, error) {
 	b := &build{pipeline: p, snapshot: s, wanted: map[xds.Key]bool{}}
 	for _, owner := range owners {
 		b.owner = owner
-		b.keys = nil
+		b.keys, b.groups = nil, nil
 		switch object := s.Get(owner).(type) {
 		case *mesh.Service:
 			b.service(object)
@@ -135,6 +135,7 @@ type build struct {
 	snapshot *mesh.Snapshot
 	owner    mesh.Ref
 	keys     []xds.Key // of the owner
+	groups   []string  // of the clusters, listeners and routes that are wanted next
 
 	set    []*xds.Resource
 	remove []xds.Key
@@ -152,8 +153,12 @@ func want[In comparable, M proto.Message](b *build, key xds.Key, in In, translat
 	b.wanted[key] = true
 	b.keys = append(b.keys, key)
 	from := provenance(origins)
+	var groups []string
+	if key.Type == xds.ClusterType || key.Type == xds.ListenerType || key.Type == xds.RouteType {
+		groups = b.groups
+	}
 	last, ok := b.pipeline.made[key]
-	if ok && last.in == any(in) && slices.Equal(last.origins, from) {
+	if ok && last.in == any(in) && slices.Equal(last.origins, from) && slices.Equal(last.resource.Groups, groups) {
 		return
 	}
 	r, err := resource(key, func() proto.Message { return translator(in) }, from, needs)
@@ -161,6 +166,7 @@ func want[In comparable, M proto.Message](b *build, key xds.Key, in In, translat
 		b.err = fmt.Errorf("translate %s: %w", b.owner, err)
 		return
 	}
+	r.Groups = groups
 	next := made{in: in, origins: from, resource: r}
 	if ok && last.resource.Version == r.Version {
 		next.revision = last.revision

@@ -76,13 +76,17 @@ func (b *build) global() {
 func (b *build) service(s *mesh.Service) {
 	origins := []mesh.Object{s}
 	members := keep(b, "members", 0, b.members(s), sameMembers)
+	own := []string{s.Name.String()}
+	reached := slices.Concat(own, b.reachedBy(s))
 	host := translate.HostIn{Service: s}
 	if s.Headless {
 		host.Members = members
 	}
 	want(b, xds.Key{Type: translate.HostType, Name: s.Name.String()}, host, translate.Host, origins)
 	for _, port := range s.Ports {
+		b.groups = reached
 		b.upstream(s, port, members)
+		b.groups = own
 		if port.Protocol.IsHTTP() {
 			b.routed(s, port)
 		}
@@ -90,6 +94,19 @@ func (b *build) service(s *mesh.Service) {
 			b.destination(s, port, vip, members, origins)
 		}
 	}
+}
+
+// reachedBy are the other services whose routes lead to s: who uses one of them needs s.
+func (b *build) reachedBy(s *mesh.Service) (out []string) {
+	for _, r := range b.snapshot.RoutesTo(s.Name) {
+		for _, parent := range r.ParentServices() {
+			if name := parent.String(); parent != s.Name && !slices.Contains(out, name) {
+				out = append(out, name)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // upstream wants the cluster of a port and its endpoints.
@@ -195,7 +212,8 @@ func (b *build) destination(s *mesh.Service, port mesh.ServicePort, addr netip.A
 	name := translate.DestinationName(addr, port.Port)
 	key := xds.Key{Type: translate.ClusterType, Name: name}
 	if port.Protocol.IsHTTP() {
-		want(b, key, translate.FrontIn{Service: s.Name, Port: port.Port, Address: addr}, translate.Front, origins)
+		want(b, key, translate.FrontIn{Service: s.Name, Port: port.Port, Address: addr}, translate.Front, origins,
+			xds.Key{Type: translate.ListenerType, Name: translate.PortName(s.Name, port.Port)})
 		return
 	}
 	want(b, key, b.clusterIn(s, port, members, name), translate.Cluster, origins,

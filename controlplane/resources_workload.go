@@ -110,6 +110,7 @@ func (b *build) addressed(w *mesh.Workload, services []*mesh.Service) {
 		if !to.service.Headless {
 			continue
 		}
+		b.groups = []string{to.service.Name.String()}
 		for _, addr := range w.Addresses {
 			name := translate.DestinationName(addr, to.App)
 			cluster := b.clusterIn(to.service, to.port, self, name)
@@ -118,6 +119,7 @@ func (b *build) addressed(w *mesh.Workload, services []*mesh.Service) {
 			want(b, xds.Key{Type: translate.ClusterType, Name: name}, in, translate.Instance, []mesh.Object{to.service, w})
 		}
 	}
+	b.groups = nil
 }
 
 // inbound describes what a workload serves: every port it registered that a service

@@ -59,6 +59,7 @@ root key is in a Secret, and any number of replicas may run.`,
 	fs.TextVar(&config.Virtual.VirtualV6, "virtual-v6", config.Virtual.VirtualV6, "range of services' virtual IPv6 addresses")
 	fs.DurationVar(&config.SVIDTTL, "svid-ttl", config.SVIDTTL, "life of an SVID; it is renewed at half of it")
 	fs.DurationVar(&config.Grace, "grace", config.Grace, "time that a workload stays registered after its sidecar is gone without a word")
+	fs.BoolVar(&config.OnDemand, "on-demand", false, "give each proxy the services that its workload uses, when it first does, in place of all")
 	cluster.add(fs)
 	fs.BoolVar(&debug, "debug", false, "log what is of use to Heddle's developers only")
 	return c

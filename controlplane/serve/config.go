@@ -37,6 +37,9 @@ type Config struct {
 	SVIDTTL                    time.Duration
 	Grace                      time.Duration // of a workload whose agent is gone
 
+	// OnDemand gives each proxy what its workload uses, as it comes to use it, and no more.
+	OnDemand bool
+
 	// Issuer makes what signs; nil = a root of our own in StateDir does.
 	Issuer Issuer
 

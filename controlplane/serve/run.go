@@ -129,8 +129,17 @@ func (cp *controlPlane) openPipeline() (err error) {
 	if cp.pipeline, err = controlplane.NewPipeline(config, cache, cp.config.prefixes()...); err != nil {
 		return err
 	}
+	var scopes *controlplane.Scopes
+	if cp.config.OnDemand {
+		scopes = controlplane.NewScopes()
+	}
 	cp.xds = xds.NewServer(xds.Config{
-		Cache: cache, Connect: cp.pipeline.Connect(channel.PeerID), Log: cp.config.Log,
+		Cache: cache, Connect: cp.pipeline.Connect(channel.PeerID, scopes), Log: cp.config.Log,
+		Asked: func(proxy xds.Proxy, groups []string) {
+			if fresh := scopes.Use(proxy.Sharing, groups...); len(fresh) > 0 {
+				cp.xds.Join(proxy.Sharing, fresh...)
+			}
+		},
 		// What is removed goes when what used it has certainly let go.
 		Linger: 2 * time.Second,
 	})

@@ -3,6 +3,7 @@ package translate
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -70,7 +71,7 @@ func destinationChain(name, prefixes string) *listenerv3.FilterChain {
 				}},
 			})),
 			// The cluster named here is never asked for: the filter state goes before it.
-			tcpProxy("mesh", "dst"),
+			onDemandProxy("mesh", "dst"),
 		},
 	}
 }
@@ -102,6 +103,17 @@ func originalDestination() *listenerv3.ListenerFilter {
 
 func tcpProxy(stat, cluster string) *listenerv3.Filter {
 	return networkFilter("envoy.filters.network.tcp_proxy", message(tcpProxyTo(stat, cluster)))
+}
+
+// fetchTimeout is how long a connection waits for the configuration of its destination. The
+// control plane answers in milliseconds, and for what does not exist at once.
+const fetchTimeout = 5 * time.Second
+
+// onDemandProxy asks the control plane for a cluster that is not there.
+func onDemandProxy(stat, cluster string) *listenerv3.Filter {
+	proxy := tcpProxyTo(stat, cluster)
+	proxy.OnDemand = &tcpv3.TcpProxy_OnDemand{OdcdsConfig: adsSource(), Timeout: durationpb.New(fetchTimeout)}
+	return networkFilter("envoy.filters.network.tcp_proxy", message(proxy))
 }
 
 // admittedProxy connects the program when the caller's handshake is done, and not for

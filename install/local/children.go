@@ -65,6 +65,9 @@ func (s *supervisor) controlPlane() supervise.Spec {
 	if s.Config.Jaeger {
 		args = append(args, "--otlp", otlpAddress)
 	}
+	if s.Config.OnDemand {
+		args = append(args, "--on-demand")
+	}
 	spec := s.command("controlplane", args, nil, nil)
 	spec.Ready = func(ctx context.Context) error {
 		var d net.Dialer

@@ -25,12 +25,13 @@ type Config struct {
 	// Name of the project; its state folder is named so.
 	Name        string             `yaml:"name"`
 	TrustDomain string             `yaml:"trustDomain"`
-	Objects     string             `yaml:"objects"` // folder of mesh objects, relative to the file
-	SVIDTTL     time.Duration      `yaml:"svidTTL"` // life of an SVID, such as 20m; 0 is the control plane's default
-	Apply       []string           `yaml:"apply"`   // files of objects to apply once, which commands may change
-	Jaeger      bool               `yaml:"jaeger"`  // run one, for traces
-	Metrics     string             `yaml:"metrics"` // ADDRESS:PORT for Prometheus, on the machine; see serveMetrics
-	Parts       []string           `yaml:"parts"`   // programs to fetch: nginx, postgres
+	Objects     string             `yaml:"objects"`  // folder of mesh objects, relative to the file
+	SVIDTTL     time.Duration      `yaml:"svidTTL"`  // life of an SVID, such as 20m; 0 is the control plane's default
+	OnDemand    bool               `yaml:"onDemand"` // proxies hold the services that their workloads use, not all
+	Apply       []string           `yaml:"apply"`    // files of objects to apply once, which commands may change
+	Jaeger      bool               `yaml:"jaeger"`   // run one, for traces
+	Metrics     string             `yaml:"metrics"`  // ADDRESS:PORT for Prometheus, on the machine; see serveMetrics
+	Parts       []string           `yaml:"parts"`    // programs to fetch: nginx, postgres
 	Services    map[string]Service `yaml:"services"`
 
 	dir string // of the file

@@ -158,7 +158,7 @@ func (p *plane) agent(b *testing.B, w *mesh.Workload, socket string) *xds.Server
 	}
 	server := xds.NewServer(xds.Config{
 		Cache: p.cache, Settled: p.settled,
-		Connect: p.pipeline.Connect(func(context.Context) (spiffeid.ID, bool) { return w.Identity, true }),
+		Connect: p.pipeline.Connect(func(context.Context) (spiffeid.ID, bool) { return w.Identity, true }, nil),
 	})
 	g := grpc.NewServer(grpc.ForceServerCodecV2(xds.Codec()))
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, server)

@@ -55,7 +55,7 @@ func newPlane(b *testing.B, prefixes ...netip.Prefix) *plane {
 		b.Fatal(err)
 	}
 	p.xds = xds.NewServer(xds.Config{
-		Cache: p.cache, Connect: p.pipeline.Connect(channel.PeerID), Settled: p.settled,
+		Cache: p.cache, Connect: p.pipeline.Connect(channel.PeerID, nil), Settled: p.settled,
 		Linger: 2 * time.Second, // as in controlplane/serve
 	})
 	return p

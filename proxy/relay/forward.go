@@ -93,7 +93,15 @@ func (f *forwarding) run(ctx context.Context, d *downstream, up upstream) error 
 	prune := time.NewTimer(pruneAfter)
 	defer prune.Stop()
 	for {
+		asks := f.relay.asks
+		if !f.started[xds.ClusterType] {
+			asks = nil // the first request of a type says more than names
+		}
 		select {
+		case name := <-asks:
+			if err := up.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.ClusterType, ResourceNamesSubscribe: []string{name}}); err != nil {
+				return f.lost(<-lost)
+			}
 		case req := <-d.requests:
 			if err := up.Send(f.request(req)); err != nil {
 				return f.lost(<-lost) // Send only says EOF
@@ -188,6 +196,8 @@ func (f *forwarding) learn(resp *discoveryv3.DeltaDiscoveryResponse, answer *dis
 	r.good.apply(taken)
 	r.mu.Lock()
 	r.synced = time.Now()
+	close(r.taken)
+	r.taken = make(chan struct{})
 	r.mu.Unlock()
 }
 

@@ -48,6 +48,9 @@ type Relay struct {
 	retry   backoff
 	retryAt time.Time // no attempt before
 	unknown bool      // the control plane said last that it does not know us yet
+
+	asks  chan string   // names of clusters that the control plane is to be asked for
+	taken chan struct{} // closed when Envoy has taken something; guarded by mu
 }
 
 // New makes a relay and loads what an earlier one has left.
@@ -62,7 +65,7 @@ func New(c Config) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Relay{config: c, good: g}
+	r := &Relay{config: c, good: g, asks: make(chan string), taken: make(chan struct{})}
 	if info, err := os.Stat(g.path); err == nil && len(g.held()) > 0 {
 		r.synced = info.ModTime()
 	}

@@ -34,17 +34,20 @@ type controlPlane struct {
 	cache  *xds.Cache
 	server *xds.Server
 	stop   func()
+	// connect is as which proxy a node is served, from the next start on.
+	connect func(*corev3.Node) xds.Proxy
 }
 
 func newControlPlane(t testing.TB, dir string) *controlPlane {
-	c := &controlPlane{t: t, socket: filepath.Join(dir, "cp.sock"), cache: xds.NewCache()}
+	c := &controlPlane{t: t, socket: filepath.Join(dir, "cp.sock"), cache: xds.NewCache(),
+		connect: func(n *corev3.Node) xds.Proxy { return xds.Proxy{ID: n.GetId()} }}
 	c.start()
 	return c
 }
 
 func (c *controlPlane) start() {
 	c.server = xds.NewServer(xds.Config{Cache: c.cache, Log: testLog(c.t), Connect: func(_ context.Context, n *corev3.Node) (xds.Proxy, error) {
-		return xds.Proxy{ID: n.GetId()}, nil
+		return c.connect(n), nil
 	}})
 	c.stop = xdstest.Serve(c.t, c.socket, func(g *grpc.Server) {
 		discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, c.server)

@@ -42,7 +42,7 @@ func (s *Sidecar) serveNames(ctx context.Context) error {
 	}
 	// With a namespace of its own the servers are reached from the machine's, and the sockets
 	// are in the workload's.
-	server, err := dns.New(dns.Config{Zone: zone, Upstreams: upstreams, Apart: s.network != nil, Log: s.log})
+	server, err := dns.New(dns.Config{Zone: zone, Upstreams: upstreams, Apart: s.network != nil, Resolve: s.fetch, Log: s.log})
 	if err != nil {
 		return err
 	}
@@ -58,6 +58,26 @@ func (s *Sidecar) serveNames(ctx context.Context) error {
 	cancel()
 	<-watching
 	return err
+}
+
+// fetch brings to Envoy what leads to a service whose name the application asks for. The
+// answer waits for it, so that the first connection finds everything in place.
+func (s *Sidecar) fetch(ctx context.Context, host *namepb.Host) bool {
+	var clusters []string
+	destinations := func(ips [][]byte, ports []*namepb.Port) {
+		for _, ip := range ips {
+			addr, _ := netip.AddrFromSlice(ip)
+			for _, p := range ports {
+				// As controlplane/translate names the clusters of destinations.
+				clusters = append(clusters, "dst|"+netip.AddrPortFrom(addr, uint16(p.GetNumber())).String())
+			}
+		}
+	}
+	destinations(host.GetVirtualIps(), host.GetPorts())
+	for _, e := range host.GetEndpoints() {
+		destinations(e.GetAddresses(), e.GetPorts())
+	}
+	return s.relay.Want(ctx, clusters...)
 }
 
 // listenDNS opens the port that resolv.conf leads to, and where captured queries to any
