@@ -267,6 +267,7 @@ type sidecarStatus struct {
 		Expires   time.Time
 		LastError string
 	}
+	Envoy struct{ PID int }
 }
 
 // Status asks a workload's sidecar.

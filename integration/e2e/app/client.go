@@ -58,6 +58,39 @@ func ask(ctx context.Context, client *http.Client, method, url string) answer {
 	return answer{Code: resp.StatusCode, Body: string(body)}
 }
 
+// first asks for URLs, one after the other, each on a connection of its own, and tells how
+// long that took: first URL...
+func first(ctx context.Context, urls []string) error {
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	out := struct {
+		OK, Failed int
+		Failures   []string
+		P50        float64 `json:"p50_ms"`
+		P99        float64 `json:"p99_ms"`
+		Worst      float64 `json:"worst_ms"`
+	}{}
+	var times []time.Duration
+	for _, url := range urls {
+		began := time.Now()
+		a := ask(ctx, client, http.MethodGet, url)
+		times = append(times, time.Since(began))
+		if a.Code == http.StatusOK {
+			out.OK++
+		} else if out.Failed++; out.Failed <= 10 {
+			out.Failures = append(out.Failures, fmt.Sprintf("%s: %d %s %.100s", url, a.Code, a.Error, a.Body))
+		}
+	}
+	if len(times) == 0 {
+		return errors.New("want first URL...")
+	}
+	slices.Sort(times)
+	at := func(share float64) float64 {
+		return float64(times[int(share*float64(len(times)-1))].Microseconds()) / 1000
+	}
+	out.P50, out.P99, out.Worst = at(.5), at(.99), at(1)
+	return tell(out)
+}
+
 // reason says why a connection failed without the ports, so that equal failures count as
 // one.
 func reason(err error) string {

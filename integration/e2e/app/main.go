@@ -16,6 +16,7 @@ import (
 var commands = map[string]func(ctx context.Context, args []string) error{
 	"serve":   serve,
 	"get":     get,
+	"first":   first,
 	"visit":   visit,
 	"load":    load,
 	"resolve": resolve,
