@@ -63,21 +63,20 @@ func (s *Sidecar) serveNames(ctx context.Context) error {
 // fetch brings to Envoy what leads to a service whose name the application asks for. The
 // answer waits for it, so that the first connection finds everything in place.
 func (s *Sidecar) fetch(ctx context.Context, host *namepb.Host) bool {
-	var clusters []string
-	destinations := func(ips [][]byte, ports []*namepb.Port) {
-		for _, ip := range ips {
-			addr, _ := netip.AddrFromSlice(ip)
-			for _, p := range ports {
-				// As controlplane/translate names the clusters of destinations.
-				clusters = append(clusters, "dst|"+netip.AddrPortFrom(addr, uint16(p.GetNumber())).String())
-			}
+	return s.relay.Want(ctx, destinations(host)...)
+}
+
+// destinations are the clusters of a service's virtual addresses, as controlplane/translate
+// names them. Addresses of a headless one may be of pods outside of the mesh, to which none
+// lead; connections to the others bring theirs themselves.
+func destinations(host *namepb.Host) (clusters []string) {
+	for _, ip := range host.GetVirtualIps() {
+		addr, _ := netip.AddrFromSlice(ip)
+		for _, p := range host.GetPorts() {
+			clusters = append(clusters, "dst|"+netip.AddrPortFrom(addr, uint16(p.GetNumber())).String())
 		}
 	}
-	destinations(host.GetVirtualIps(), host.GetPorts())
-	for _, e := range host.GetEndpoints() {
-		destinations(e.GetAddresses(), e.GetPorts())
-	}
-	return s.relay.Want(ctx, clusters...)
+	return clusters
 }
 
 // listenDNS opens the port that resolv.conf leads to, and where captured queries to any
