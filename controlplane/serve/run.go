@@ -42,7 +42,9 @@ type controlPlane struct {
 	identity *server.Server
 	admin    *admin.Server
 	tracer   *tracer
-	ready    chan struct{} // closed when agents are served
+	scopes   *controlplane.Scopes // nil where every proxy has everything
+	unsaved  chan state.Use       // of scopes
+	ready    chan struct{}        // closed when agents are served
 
 	db      *state.DB     // nil where the objects live outside
 	writer  *state.Writer // nil with it
@@ -129,17 +131,11 @@ func (cp *controlPlane) openPipeline() (err error) {
 	if cp.pipeline, err = controlplane.NewPipeline(config, cache, cp.config.prefixes()...); err != nil {
 		return err
 	}
-	var scopes *controlplane.Scopes
-	if cp.config.OnDemand {
-		scopes = controlplane.NewScopes()
+	if err := cp.openScopes(); err != nil {
+		return err
 	}
 	cp.xds = xds.NewServer(xds.Config{
-		Cache: cache, Connect: cp.pipeline.Connect(channel.PeerID, scopes), Log: cp.config.Log,
-		Asked: func(proxy xds.Proxy, groups []string) {
-			if fresh := scopes.Use(proxy.Sharing, groups...); len(fresh) > 0 {
-				cp.xds.Join(proxy.Sharing, fresh...)
-			}
-		},
+		Cache: cache, Connect: cp.pipeline.Connect(channel.PeerID, cp.scopes), Log: cp.config.Log, Asked: cp.asked,
 		// What is removed goes when what used it has certainly let go.
 		Linger: 2 * time.Second,
 	})
@@ -225,6 +221,9 @@ func (cp *controlPlane) serve(ctx context.Context) error {
 	group.Go(func() error { return channel.Serve(ctx, cp.localServer(), unix) })
 	group.Go(func() error { return cp.tracer.run(ctx) })
 	group.Go(func() error { return cp.rotateRoots(ctx) })
+	if cp.scopes != nil && cp.db != nil {
+		group.Go(func() error { return cp.saveScopes(ctx) })
+	}
 	cp.runSources(ctx, group)
 	if err := cp.serveMetrics(ctx, group); err != nil {
 		group.Go(func() error { return err })

@@ -26,6 +26,7 @@ const lockWait = 2 * time.Second
 var (
 	objectsBucket = []byte("objects")
 	addressBucket = []byte("addresses")
+	usesBucket    = []byte("uses")
 )
 
 // ErrInUse is what Open's error wraps while another process has the directory.
@@ -68,7 +69,7 @@ func Open(dir string, c Config) (*DB, error) {
 	}
 	db := &DB{bolt: file, now: time.Now}
 	err = db.update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{objectsBucket, addressBucket} {
+		for _, name := range [][]byte{objectsBucket, addressBucket, usesBucket} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}

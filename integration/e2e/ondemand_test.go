@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -93,6 +94,18 @@ spec:
 		})
 		p.holds("web-0", "api", "db", "idle-0", "idle-1", "api-v2", "closed", "idle-3")
 		NoneFailed(load)
+
+		// A replica that starts anew has what its account uses before it asks for anything.
+		if out, err := p.Heddle("down"); err != nil {
+			t.Fatalf("heddle down: %v: %s", err, out)
+		}
+		if err := os.RemoveAll(filepath.Join(p.state, "sidecars", "web-1")); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := p.Up(0, "--detach", "--wait", "--timeout", "60s").CombinedOutput(); err != nil {
+			t.Fatalf("heddle up: %v: %s", err, out)
+		}
+		p.holds("web-1", "api", "db", "idle-0", "idle-1", "api-v2", "closed", "idle-3")
 	})
 }
 
