@@ -116,7 +116,8 @@ func (s *Stream) Request(req *discoveryv3.DeltaDiscoveryRequest, now time.Time) 
 	if first {
 		sub.dropUntracked()
 	}
-	if len(sub.named) > maxNames {
+	// What is asked for on demand is not kept but until it is answered.
+	if len(sub.named) > maxNames || len(sub.pending) > maxNames+len(s.cache.names[typ]) {
 		return fmt.Errorf("request of %s: more than %d names of %s", s.proxy.ID, maxNames, typ)
 	}
 	return nil

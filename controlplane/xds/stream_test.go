@@ -626,3 +626,30 @@ func TestStream(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) { script(t, tc.proxy, tc.pace, tc.text) })
 	}
 }
+
+// TestTooManyNames ends the stream of a client that makes the server remember too much:
+// names that it subscribes to, or asks for on demand and takes no answers about.
+func TestTooManyNames(t *testing.T) {
+	for _, onDemand := range []bool{false, true} {
+		s := NewStream(NewCache(), Proxy{OnDemand: onDemand}, Pace{})
+		if err := s.Request(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: ClusterType}, epoch); err != nil {
+			t.Fatal(err)
+		}
+		asked := 0
+		for err := error(nil); err == nil; {
+			if asked > 2*maxNames {
+				t.Fatalf("on demand %t: it takes %d names", onDemand, asked)
+			}
+			req := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: ClusterType}
+			for range 10_000 {
+				req.ResourceNamesSubscribe = append(req.ResourceNamesSubscribe, fmt.Sprint("none-", asked))
+				asked++
+			}
+			err = s.Request(req, epoch)
+			s.Next(epoch)
+		}
+		if asked <= maxNames {
+			t.Errorf("on demand %t: it takes no more than %d names", onDemand, asked)
+		}
+	}
+}
