@@ -135,7 +135,7 @@ type build struct {
 	snapshot *mesh.Snapshot
 	owner    mesh.Ref
 	keys     []xds.Key // of the owner
-	groups   []string  // of the clusters, listeners and routes that are wanted next
+	groups   []string  // of what a proxy is to get by them and is wanted next
 
 	set    []*xds.Resource
 	remove []xds.Key
@@ -154,7 +154,8 @@ func want[In comparable, M proto.Message](b *build, key xds.Key, in In, translat
 	b.keys = append(b.keys, key)
 	from := provenance(origins)
 	var groups []string
-	if key.Type == xds.ClusterType || key.Type == xds.ListenerType || key.Type == xds.RouteType {
+	switch key.Type {
+	case xds.ClusterType, xds.EndpointType, xds.ListenerType, xds.RouteType:
 		groups = b.groups
 	}
 	last, ok := b.pipeline.made[key]

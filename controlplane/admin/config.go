@@ -23,16 +23,20 @@ import (
 // holds in an older version, Proxies tells.
 func (s *Server) Config(_ context.Context, r *apipb.ConfigRequest) (*apipb.ConfigReply, error) {
 	var variants []string
+	covers := func(*xds.Resource) bool { return true }
 	if name := r.GetWorkload().GetName(); name != "" {
 		full := mesh.Name{Namespace: cmp.Or(r.GetWorkload().GetNamespace(), "default"), Name: name}
 		w, ok := s.pipeline.Snapshot().Workloads.Lookup(full)
 		if !ok {
 			return nil, status.Errorf(codes.NotFound, "workload %s is not registered; see 'heddle get workloads -A'", full)
 		}
-		variants = controlplane.Variants(w)
+		variants, covers = controlplane.Variants(w), s.xds.Covers(full.String())
 	}
 	reply := &apipb.ConfigReply{}
 	for _, resource := range s.visible(variants, r.GetTypes()) {
+		if !covers(resource) {
+			continue
+		}
 		pb, err := resourcePB(resource)
 		if err != nil {
 			return nil, err

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -75,6 +76,21 @@ func (se *session) status() ProxyStatus {
 	slices.SortFunc(p.Types, func(a, b TypeStatus) int { return strings.Compare(a.Type, b.Type) })
 	slices.SortFunc(p.Refused, func(a, b Refusal) int { return strings.Compare(a.Key.String(), b.Key.String()) })
 	return p
+}
+
+// Covers tells which resources a connected proxy gets by its wildcards, as far as groups
+// decide it; of one that is not connected, all.
+func (s *Server) Covers(proxy string) func(*Resource) bool {
+	for _, se := range s.snapshot() {
+		if se.stream.proxy.ID != proxy || !se.stream.proxy.OnDemand {
+			continue
+		}
+		se.mu.Lock()
+		groups := maps.Clone(se.stream.groups)
+		se.mu.Unlock()
+		return func(r *Resource) bool { return covers(groups, r) }
+	}
+	return func(*Resource) bool { return true }
 }
 
 // Reach is how far one resource has come.

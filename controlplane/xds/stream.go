@@ -2,6 +2,7 @@ package xds
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -221,15 +222,17 @@ func (s *Stream) want(sub *subscription, name string) *entry {
 
 // sees tells whether a wildcard of the proxy's covers an entry.
 func (s *Stream) sees(e *entry) bool {
-	if e == nil || e.resource == nil || s.groups == nil || len(e.resource.Groups) == 0 {
+	if e == nil || e.resource == nil || s.groups == nil {
 		return e != nil
 	}
-	for _, g := range e.resource.Groups {
-		if _, ok := s.groups[g]; ok {
-			return true
-		}
-	}
-	return false
+	return covers(s.groups, e.resource)
+}
+
+func covers(groups map[string]struct{}, r *Resource) bool {
+	return len(r.Groups) == 0 || slices.ContainsFunc(r.Groups, func(g string) bool {
+		_, ok := groups[g]
+		return ok
+	})
 }
 
 // ask takes a name that a client with a wildcard on demand asks for as a sign that it uses

@@ -63,6 +63,10 @@ spec:
 		}
 		p.holds("web-1", "api", "db", "idle-0", "idle-1", "api-v2", "closed")
 
+		if out, err := p.Heddle("config", "web-0"); err != nil || !strings.Contains(out, "idle-1.default:80") || strings.Contains(out, "idle-3.default") {
+			t.Errorf("heddle config is to show what the proxy holds: %v: %s", err, out)
+		}
+
 		began := time.Now()
 		if a, err := p.Ask("web-0", "tcp", net.JoinHostPort(p.unused(), "80")); err != nil || a.Error == "" {
 			t.Errorf("an address of the mesh that nobody has: %+v, %v", a, err)
