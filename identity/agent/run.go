@@ -32,7 +32,7 @@ func (a *Agent) Run(ctx context.Context) error {
 				pause = min(pause, jitter(lastPodRetry, 0.2))
 			}
 			a.setStatus(func(s *Status) { s.LastError, s.Failures = err.Error(), failures })
-			a.config.Log.Warn("no new SVID", "id", a.config.ID, "error", err, "attempts", failures, "retry_in", pause)
+			a.config.Log.Warn("no new SVID", "id", a.config.ID, "error", err, "attempts", failures, "retry_in", pause.Round(time.Millisecond).String())
 			continue
 		}
 		failures = 0
