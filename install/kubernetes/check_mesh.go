@@ -17,7 +17,6 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -454,28 +453,4 @@ func (c *Checker) leftOut(ctx context.Context) ([]Finding, error) {
 		return []Finding{bad(Warning, "see that nothing but what browsers or probes may call listens there", "ports of %d pods are open without TLS and policies (heddle.dev/exclude-inbound-ports): %s", len(names), some(names))}, nil
 	}
 	return fine("none"), nil
-}
-
-// networkPolicies finds those that may stand between sidecars and the control plane.
-func (c *Checker) networkPolicies(ctx context.Context) ([]Finding, error) {
-	found, err := list[unstructured.Unstructured](ctx, c, "networking.k8s.io", "v1", "networkpolicies", "")
-	if err != nil {
-		return nil, err
-	}
-	egress := map[string]bool{}
-	for _, p := range found {
-		types, _, _ := unstructured.NestedStringSlice(p.Object, "spec", "policyTypes")
-		if slices.Contains(types, "Egress") {
-			egress[p.GetNamespace()] = true
-		}
-	}
-	if len(egress) == 0 {
-		return fine("none limits what pods call"), nil
-	}
-	var names []string
-	for n := range egress {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return []Finding{bad(Warning, fmt.Sprintf("let pods reach %s on TCP port 15010, and the cluster's DNS", c.namespace), "NetworkPolicies limit what pods of these namespaces call: %s", some(names))}, nil
 }
