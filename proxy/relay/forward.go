@@ -42,6 +42,7 @@ func (r *Relay) forward(ctx context.Context, d *downstream, up upstream) error {
 		current: make(map[xds.Key]bool), started: make(map[string]bool),
 	}
 	began := time.Now()
+	f.fly()
 	r.count(+1)
 	err := f.run(ctx, d, up)
 	r.count(-1)
@@ -109,6 +110,7 @@ func (f *forwarding) run(ctx context.Context, d *downstream, up upstream) error 
 		case resp := <-responses:
 			f.answered = true
 			f.flights[resp.GetTypeUrl()] = resp
+			f.fly()
 			if err := d.stream.Send(resp); err != nil {
 				return err
 			}
@@ -122,6 +124,14 @@ func (f *forwarding) run(ctx context.Context, d *downstream, up upstream) error 
 			return status.FromContextError(ctx.Err()).Err()
 		}
 	}
+}
+
+// fly notes how many responses Envoy has not answered.
+func (f *forwarding) fly() {
+	r := f.relay
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.flying, r.landed = len(f.flights), time.Now()
 }
 
 // lost is what Envoy is told when the control plane has gone.
@@ -144,6 +154,7 @@ func (f *forwarding) request(req *discoveryv3.DeltaDiscoveryRequest) *discoveryv
 	}
 	if flight := f.flights[typ]; flight != nil && flight.GetNonce() == req.GetResponseNonce() {
 		delete(f.flights, typ)
+		f.fly()
 		f.learn(flight, req)
 	}
 	if gone := req.GetResourceNamesUnsubscribe(); len(gone) > 0 {

@@ -51,6 +51,9 @@ type Relay struct {
 
 	asks  chan string   // names of clusters that the control plane is to be asked for
 	taken chan struct{} // closed when Envoy has taken something; guarded by mu
+
+	flying int       // responses that Envoy has not answered; guarded by mu
+	landed time.Time // when it last answered one; guarded by mu
 }
 
 // New makes a relay and loads what an earlier one has left.
@@ -87,6 +90,15 @@ func (r *Relay) Upstream() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.up > 0
+}
+
+// Quiet tells whether Envoy has answered all that the control plane has sent, and for so long
+// nothing more has come. What an Envoy needs comes in several steps, one upon the other's
+// answer.
+func (r *Relay) Quiet(d time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.up == 0 || r.flying == 0 && time.Since(r.landed) >= d
 }
 
 // Synced is when Envoy last took something from the control plane; zero for never.

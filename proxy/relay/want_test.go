@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
 	"github.com/heddle-mesh/heddle/controlplane/xds"
 	"github.com/heddle-mesh/heddle/controlplane/xds/xdstest"
@@ -58,5 +59,46 @@ func TestWant(t *testing.T) {
 	xdstest.Eventually(t, "loss noticed", func() bool { return !relay.Upstream() })
 	if !want(10*time.Second, "far-1") || want(100*time.Millisecond, "none") {
 		t.Error("without a control plane: want what is there, and nothing else")
+	}
+}
+
+// TestQuiet: it is quiet when Envoy has answered all, and nothing has come since for a while;
+// and where there is no control plane, from which nothing comes.
+func TestQuiet(t *testing.T) {
+	dir := xdstest.Dir(t)
+	ads := filepath.Join(dir, "ads.sock")
+	cp := newControlPlane(t, dir)
+	cp.set(xds.ClusterType, "a", xdstest.Cluster("a", time.Second))
+	relay, _ := startRelay(t, cp.socket, filepath.Join(dir, "state"), ads)
+	if !relay.Quiet(time.Hour) {
+		t.Error("there is no Envoy, and something comes")
+	}
+	client, err := xdstest.Open(t.Context(), connect(t, ads), "w")
+	if err != nil {
+		t.Fatal(err)
+	}
+	came, answer := make(chan struct{}), make(chan struct{})
+	client.Judge = func(*discoveryv3.DeltaDiscoveryResponse) error {
+		close(came)
+		<-answer
+		return nil
+	}
+	go client.Run()
+	if err := client.Subscribe(xds.ClusterType); err != nil {
+		t.Fatal(err)
+	}
+	<-came
+	if relay.Quiet(0) {
+		t.Error("a response is not answered, and it is quiet")
+	}
+	close(answer)
+	xdstest.Eventually(t, "quiet", func() bool { return relay.Quiet(50 * time.Millisecond) })
+	if relay.Quiet(time.Hour) {
+		t.Error("it has been quiet for an hour")
+	}
+	cp.stop()
+	xdstest.Eventually(t, "loss noticed", func() bool { return !relay.Upstream() })
+	if !relay.Quiet(time.Hour) {
+		t.Error("there is no control plane, and something comes")
 	}
 }

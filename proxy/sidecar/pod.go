@@ -217,9 +217,30 @@ func (s *Sidecar) serving(ctx context.Context) error {
 			return errors.New("the names of services have not come yet")
 		}
 	}
+	if !s.whole() {
+		return errors.New("envoy's configuration is still coming")
+	}
 	s.keep.Do(s.relay.Save)
 	s.served.Store(true)
 	return nil
+}
+
+// Configuration is whole, the first time, when no more of it has come for wholeAfter, or
+// after wholeBy in any case: a mesh that changes all the time keeps nobody waiting.
+const (
+	wholeAfter = 20 * time.Millisecond
+	wholeBy    = time.Second
+)
+
+// whole tells whether Envoy has all that it is to begin with: what is saved at that moment is
+// what a sidecar that is killed comes back with.
+func (s *Sidecar) whole() bool {
+	if s.served.Load() || s.relay.Quiet(wholeAfter) {
+		return true
+	}
+	now := time.Now()
+	s.coming.CompareAndSwap(nil, &now)
+	return time.Since(*s.coming.Load()) > wholeBy
 }
 
 // drainPod lets end what is open. A native sidecar is stopped when the application has

@@ -41,9 +41,10 @@ type Sidecar struct {
 	named     chan struct{} // closed when the first names are here
 	restarted atomic.Bool   // in a pod: there was a configuration from before
 	relay     *relay.Relay
-	keep      sync.Once             // saves the first whole configuration of a pod's
-	served    atomic.Bool           // whether serving has answered yes
-	overdue   atomic.Pointer[error] // in a pod: what is missing at the end of Hold
+	keep      sync.Once                 // saves the first whole configuration of a pod's
+	served    atomic.Bool               // whether serving has answered yes
+	overdue   atomic.Pointer[error]     // in a pod: what is missing at the end of Hold
+	coming    atomic.Pointer[time.Time] // in a pod: since when only the rest of the configuration was missing
 	admin     *envoy.Admin
 	ending    atomic.Bool                       // of a pod's
 	children  atomic.Pointer[supervise.Sidecar] // nil until they are started
