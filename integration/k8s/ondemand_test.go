@@ -11,10 +11,11 @@ import (
 
 // TestOnDemand has a caller in a namespace of 40 services, of which it uses two: one by its
 // name, one by its address. Its proxy holds what leads to these, and so does the proxy of a
-// second pod of its service account, which has used nothing.
+// second pod of its service account, which has used nothing, where the same replica of the
+// control plane serves both.
 func TestOnDemand(t *testing.T) {
 	const idle = 40
-	if out, err := install(t.Context(), "--set", "controlPlane.onDemand=true"); err != nil {
+	if out, err := install(t.Context(), "--set", "controlPlane.onDemand=true", "--set", "controlPlane.replicas=1"); err != nil {
 		t.Fatalf("install: %v: %s", err, out)
 	}
 	t.Cleanup(func() {
@@ -39,6 +40,13 @@ spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: http}]}
 	clusters := func(pod string) int {
 		t.Helper()
 		return int(statistic{ns, pod, "envoy_cluster_manager_active_clusters", ""}.read(t))
+	}
+	// A pod is ready before all of its Services' slices say so.
+	for _, service := range []string{"web", "idle-7"} {
+		eventually(t, service+" has an endpoint", func() (string, bool) {
+			out := kubectl(t, "-n", ns, "get", "endpointslices", "-l", "kubernetes.io/service-name="+service, "-o", "jsonpath={.items[*].endpoints[*].conditions.ready}")
+			return out, out == "true"
+		})
 	}
 	before := clusters(callers[0])
 	if a := get(t, ns, callers[0], "http://web/"); a.Code != 200 {
