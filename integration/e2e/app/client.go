@@ -81,7 +81,7 @@ func first(ctx context.Context, urls []string) error {
 		}
 	}
 	if len(times) == 0 {
-		return errors.New("want first URL...")
+		return errors.New("first wants a URL")
 	}
 	slices.Sort(times)
 	at := func(share float64) float64 {
