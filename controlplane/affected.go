@@ -7,8 +7,8 @@ import (
 )
 
 // affected lists the owners of resources that changes may have touched: services,
-// workloads, their accounts, gateways and the mesh's settings, in a fixed order. It may name too many, never too
-// few; FuzzIncremental holds it to that.
+// workloads, their accounts, gateways and the mesh's settings, in a fixed order. It may name
+// too many, never too few; FuzzIncremental holds it to that.
 func affected(before, after *mesh.Snapshot, changes []mesh.Change) []mesh.Ref {
 	a := touched{refs: map[mesh.Ref]bool{}}
 	for _, c := range changes {

@@ -93,9 +93,9 @@ func (p *project) awaitShares(client string, shares map[string]float64) {
 }
 
 // TestBalance looks who answers a client of a service that is to keep to zones: the replicas
-// in the client's zone share its requests;
-// one that is not ready, or answers badly, gets none, and without any in the zone the
-// other zone answers. No request fails on the way but those that a bad replica answered.
+// in the client's zone share its requests; one that is not ready, or answers badly, gets
+// none, and without any in the zone the other zone answers. No request fails on the way but
+// those that a bad replica answered.
 func TestBalance(t *testing.T) {
 	t.Parallel()
 	inBestMode(t, func(t *testing.T, mode string) {
