@@ -16,8 +16,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/heddle-mesh/heddle/identity/attest"
+	"github.com/heddle-mesh/heddle/identity/broadcast"
 	"github.com/heddle-mesh/heddle/identity/channel"
-	"github.com/heddle-mesh/heddle/identity/internal/broadcast"
 	"github.com/heddle-mesh/heddle/identity/spiffeid"
 	"github.com/heddle-mesh/heddle/identity/statefile"
 )

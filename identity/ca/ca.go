@@ -12,7 +12,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	gospiffe "github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/heddle-mesh/heddle/identity/internal/broadcast"
+	"github.com/heddle-mesh/heddle/identity/broadcast"
 	"github.com/heddle-mesh/heddle/identity/statefile"
 )
 

@@ -204,11 +204,9 @@ func (f *forwarding) learn(resp *discoveryv3.DeltaDiscoveryResponse, answer *dis
 		delete(f.current, xds.Key{Type: typ, Name: name})
 	}
 	r := f.relay
-	r.good.apply(taken)
+	r.taken.Change(func() { r.good.apply(taken) })
 	r.mu.Lock()
 	r.synced = time.Now()
-	close(r.taken)
-	r.taken = make(chan struct{})
 	r.mu.Unlock()
 }
 

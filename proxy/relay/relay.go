@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/heddle-mesh/heddle/controlplane/xds"
+	"github.com/heddle-mesh/heddle/identity/broadcast"
 )
 
 // Config is what a relay needs.
@@ -41,6 +42,8 @@ type Relay struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	config Config
 	good   *good
+	asks   chan string      // names of clusters that the control plane is to be asked for
+	taken  broadcast.Signal // of what Envoy has taken
 
 	mu      sync.Mutex // guards what follows
 	up      int        // streams that the control plane serves
@@ -48,12 +51,8 @@ type Relay struct {
 	retry   backoff
 	retryAt time.Time // no attempt before
 	unknown bool      // the control plane said last that it does not know us yet
-
-	asks  chan string   // names of clusters that the control plane is to be asked for
-	taken chan struct{} // closed when Envoy has taken something; guarded by mu
-
-	flying int       // responses that Envoy has not answered; guarded by mu
-	landed time.Time // when it last answered one; guarded by mu
+	flying  int       // responses that Envoy has not answered
+	landed  time.Time // when one last came, or was answered
 }
 
 // New makes a relay and loads what an earlier one has left.
@@ -68,7 +67,7 @@ func New(c Config) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Relay{config: c, good: g, asks: make(chan string), taken: make(chan struct{})}
+	r := &Relay{config: c, good: g, asks: make(chan string)}
 	if info, err := os.Stat(g.path); err == nil && len(g.held()) > 0 {
 		r.synced = info.ModTime()
 	}

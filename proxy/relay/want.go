@@ -12,9 +12,7 @@ import (
 func (r *Relay) Want(ctx context.Context, clusters ...string) bool {
 	asked := ""
 	for {
-		r.mu.Lock()
-		taken := r.taken
-		r.mu.Unlock()
+		taken := r.taken.C()
 		missing := r.good.lacks(xds.ClusterType, clusters)
 		if missing == "" {
 			return true
