@@ -92,7 +92,7 @@ func (f *installFlags) bring(ctx context.Context, installer *kubernetes.Installe
 	if err != nil {
 		return err
 	}
-	outdated, err := installer.Outdated(ctx, f.namespace, values)
+	outdated, err := installer.Outdated(ctx, f.namespace, values, objects)
 	if err != nil {
 		return err
 	}

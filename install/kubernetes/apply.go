@@ -198,6 +198,7 @@ func (i *Installer) Delete(ctx context.Context, objects []*unstructured.Unstruct
 	objects = slices.Clone(objects)
 	slices.Reverse(objects)
 	var errs []error
+	var going []*unstructured.Unstructured
 	for _, o := range objects {
 		client, err := i.resource(o)
 		if err == nil {
@@ -210,12 +211,13 @@ func (i *Installer) Delete(ctx context.Context, objects []*unstructured.Unstruct
 			errs = append(errs, fmt.Errorf("%s: %w", label(o), err))
 		default:
 			fmt.Fprintf(i.out, "deleted    %s\n", label(o))
+			going = append(going, o)
 		}
 	}
 	if err := errors.Join(errs...); err != nil || dryRun {
 		return err
 	}
-	for _, o := range objects {
+	for _, o := range going {
 		if err := i.awaitGone(ctx, o); err != nil {
 			return err
 		}

@@ -81,11 +81,8 @@ func (i *Installer) Recorded(ctx context.Context, namespace, revision string, v 
 // Forgotten names the values that an installation was made with and that are the chart's
 // again in v, as where install is run a second time without them.
 func (i *Installer) Forgotten(ctx context.Context, namespace string, v Values) ([]string, error) {
-	was, err := DefaultValues()
-	if err != nil {
-		return nil, err
-	}
-	if there, err := i.Recorded(ctx, namespace, fmt.Sprint(v["revision"]), was); err != nil || !there {
+	was, there, err := i.before(ctx, namespace, v)
+	if err != nil || !there {
 		return nil, err
 	}
 	kept, err := was.Changed()
@@ -99,22 +96,24 @@ func (i *Installer) Forgotten(ctx context.Context, namespace string, v Values) (
 	return missing("", kept, given), nil
 }
 
-// Outdated are the objects that an installation may have and that v leaves out: those of the
-// features that are off, and of the values that it was made with. The definitions of our kinds
-// and the namespace always stay.
-func (i *Installer) Outdated(ctx context.Context, namespace string, v Values) ([]*unstructured.Unstructured, error) {
-	was, err := DefaultValues()
-	if err != nil {
-		return nil, err
+// before are the values that the installation of v's revision was made with, the chart's where
+// there is no record of them, which it tells.
+func (i *Installer) before(ctx context.Context, namespace string, v Values) (was Values, there bool, err error) {
+	if was, err = DefaultValues(); err == nil {
+		there, err = i.Recorded(ctx, namespace, fmt.Sprint(v["revision"]), was)
 	}
-	if _, err := i.Recorded(ctx, namespace, fmt.Sprint(v["revision"]), was); err != nil {
+	return was, there, err
+}
+
+// Outdated are the objects that an installation may have beside now, those of the values v:
+// objects of features that are off, and of the values that it was made with. The definitions
+// of our kinds and the namespace always stay.
+func (i *Installer) Outdated(ctx context.Context, namespace string, v Values, now []*unstructured.Unstructured) (outdated []*unstructured.Unstructured, err error) {
+	was, _, err := i.before(ctx, namespace, v)
+	if err != nil {
 		return nil, err
 	}
 	was["revision"] = v["revision"]
-	now, err := Render(namespace, v)
-	if err != nil {
-		return nil, err
-	}
 	all, err := renderAll(namespace, v)
 	if err != nil {
 		return nil, err
@@ -131,15 +130,17 @@ func (i *Installer) Outdated(ctx context.Context, namespace string, v Values) ([
 		}
 		all = append(all, bindings...)
 	}
-	seen := map[string]bool{} // and those that stay
+	seen := map[string]bool{}
 	for _, o := range now {
 		seen[label(o)] = true
 	}
-	return slices.DeleteFunc(all, func(o *unstructured.Unstructured) bool {
-		again := seen[label(o)]
+	for _, o := range all {
+		if !seen[label(o)] && o.GetKind() != "CustomResourceDefinition" && o.GetKind() != "Namespace" {
+			outdated = append(outdated, o)
+		}
 		seen[label(o)] = true
-		return again || o.GetKind() == "CustomResourceDefinition" || o.GetKind() == "Namespace"
-	}), nil
+	}
+	return outdated, nil
 }
 
 // renderAll are the objects of an installation with all features on.
