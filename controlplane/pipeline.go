@@ -153,13 +153,8 @@ func want[In comparable, M proto.Message](b *build, key xds.Key, in In, translat
 	b.wanted[key] = true
 	b.keys = append(b.keys, key)
 	from := provenance(origins)
-	var groups []string
-	switch key.Type {
-	case xds.ClusterType, xds.EndpointType, xds.ListenerType, xds.RouteType:
-		groups = b.groups
-	}
 	last, ok := b.pipeline.made[key]
-	if ok && last.in == any(in) && slices.Equal(last.origins, from) && slices.Equal(last.resource.Groups, groups) {
+	if ok && last.in == any(in) && slices.Equal(last.origins, from) && slices.Equal(last.resource.Groups, b.groups) {
 		return
 	}
 	r, err := resource(key, func() proto.Message { return translator(in) }, from, needs)
@@ -167,7 +162,7 @@ func want[In comparable, M proto.Message](b *build, key xds.Key, in In, translat
 		b.err = fmt.Errorf("translate %s: %w", b.owner, err)
 		return
 	}
-	r.Groups = groups
+	r.Groups = b.groups
 	next := made{in: in, origins: from, resource: r}
 	if ok && last.resource.Version == r.Version {
 		next.revision = last.revision

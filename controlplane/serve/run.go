@@ -43,7 +43,7 @@ type controlPlane struct {
 	admin    *admin.Server
 	tracer   *tracer
 	scopes   *controlplane.Scopes // nil where every proxy has everything
-	unsaved  chan state.Use       // of scopes
+	unsaved  chan state.Use       // of scopes; nil without a db
 	ready    chan struct{}        // closed when agents are served
 
 	db      *state.DB     // nil where the objects live outside
@@ -221,7 +221,7 @@ func (cp *controlPlane) serve(ctx context.Context) error {
 	group.Go(func() error { return channel.Serve(ctx, cp.localServer(), unix) })
 	group.Go(func() error { return cp.tracer.run(ctx) })
 	group.Go(func() error { return cp.rotateRoots(ctx) })
-	if cp.scopes != nil && cp.db != nil {
+	if cp.unsaved != nil {
 		group.Go(func() error { return cp.saveScopes(ctx) })
 	}
 	cp.runSources(ctx, group)

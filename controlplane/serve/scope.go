@@ -17,10 +17,11 @@ func (cp *controlPlane) openScopes() error {
 	if !cp.config.OnDemand {
 		return nil
 	}
-	cp.scopes, cp.unsaved = controlplane.NewScopes(), make(chan state.Use, maxUnsaved)
+	cp.scopes = controlplane.NewScopes()
 	if cp.db == nil {
 		return nil
 	}
+	cp.unsaved = make(chan state.Use, maxUnsaved)
 	uses, err := cp.db.Uses()
 	for _, u := range uses {
 		cp.scopes.Use(u.Account, u.Service)

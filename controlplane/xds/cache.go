@@ -22,9 +22,9 @@ type Cache struct {
 	mu         sync.RWMutex // guards what follows
 	revision   uint64
 	entries    map[Key]*entry
-	names      map[string]map[string]named // type -> name -> what is live
-	groups     map[string]map[*entry]struct{}
-	oldest     *entry // ends of the change log
+	names      map[string]map[string]named    // type -> name -> what is live
+	groups     map[string]map[*entry]struct{} // what is live of each
+	oldest     *entry                         // ends of the change log
 	newest     *entry
 	live       int
 	tombstones []tombstone // in order of revision; some may have come alive again
@@ -60,8 +60,7 @@ func NewCache() *Cache {
 // Update sets and removes resources in one step that no stream sees half of, and
 // returns the revision at which all of it holds. What is the same as before, its groups
 // too, is no change (new origins are taken over silently); if nothing changed, the
-// revision stays.
-// A key in both lists is set.
+// revision stays. A key in both lists is set.
 func (c *Cache) Update(set []*Resource, remove []Key) uint64 {
 	c.mu.Lock()
 	before := c.revision

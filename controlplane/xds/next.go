@@ -165,7 +165,7 @@ func (s *Stream) tooEarly(sub *subscription, r *Resource, n *need, now time.Time
 // listens tells whether the client has a listener and what that needs.
 func (s *Stream) listens(name string) bool {
 	listeners, routes := s.types[ListenerType], s.types[RouteType]
-	if listeners == nil || listeners.held[name] == nil || listeners.flight.loses(name) {
+	if listeners == nil || listeners.held[name] == nil || listeners.loses(name) {
 		return false
 	}
 	needs := listeners.held[name].Needs

@@ -134,23 +134,27 @@ func (s *Server) Serve(ctx context.Context, requests <-chan *discoveryv3.DeltaDi
 
 // Join makes all proxies on demand of a Sharing interested in groups.
 func (s *Server) Join(sharing string, groups ...string) {
-	s.each(sharing, func(st *Stream) { st.Join(groups...) })
+	s.regroup(sharing, func(st *Stream) bool { return st.Join(groups...) })
 }
 
 // Leave is the opposite of Join.
 func (s *Server) Leave(sharing string, groups ...string) {
-	s.each(sharing, func(st *Stream) { st.Leave(groups...) })
+	s.regroup(sharing, func(st *Stream) bool { return st.Leave(groups...) })
 }
 
-// each changes the streams of a Sharing, and wakes their owners.
-func (s *Server) each(sharing string, change func(*Stream)) {
+// regroup changes the streams of a Sharing, and wakes the owners of those to which that was
+// news.
+func (s *Server) regroup(sharing string, change func(*Stream) bool) {
 	for _, se := range s.snapshot() {
-		if !se.stream.proxy.OnDemand || se.stream.proxy.Sharing != sharing { // they never change
+		if se.stream.proxy.Sharing != sharing { // it never changes
 			continue
 		}
 		se.mu.Lock()
-		change(se.stream)
+		news := change(se.stream)
 		se.mu.Unlock()
+		if !news {
+			continue
+		}
 		select {
 		case se.poked <- struct{}{}:
 		default:

@@ -125,11 +125,16 @@ func (s *Stream) Request(req *discoveryv3.DeltaDiscoveryRequest, now time.Time) 
 }
 
 // resume handles the first request of a type: a wildcard by saying nothing, and what
-// the client holds from an earlier stream.
+// the client holds from an earlier stream. On demand it keeps that, whoever serves it now:
+// what is a part of one group is a sign that it uses that; what is of several says nothing,
+// as it may be there for the sake of any.
 func (s *Stream) resume(sub *subscription, req *discoveryv3.DeltaDiscoveryRequest) {
-	s.rejoin(sub, req.GetInitialResourceVersions())
 	for name, version := range req.GetInitialResourceVersions() {
-		if e := s.cache.lookup(sub.typ, name, s.proxy.Variants); e != nil && e.resource.Version == version {
+		e := s.cache.lookup(sub.typ, name, s.proxy.Variants)
+		if e != nil && len(e.resource.Groups) == 1 {
+			s.use(e.resource.Groups[0])
+		}
+		if e != nil && e.resource.Version == version {
 			sub.held[e.resource.Name] = e.resource
 			if s.sees(e) {
 				continue // nothing to compare: what it holds is what it gets
@@ -141,20 +146,6 @@ func (s *Stream) resume(sub *subscription, req *discoveryv3.DeltaDiscoveryReques
 	}
 	if len(req.GetResourceNamesSubscribe()) == 0 && emptyMeansAll(sub.typ) {
 		s.subscribe(sub, []string{"*"}, nil)
-	}
-}
-
-// rejoin takes what a client on demand brings from an earlier stream for what it uses, so that
-// it keeps it whoever serves it now. What is a part of several groups says nothing: it may be
-// there for the sake of any.
-func (s *Stream) rejoin(sub *subscription, versions map[string]string) {
-	if s.groups == nil {
-		return
-	}
-	for name := range versions {
-		if e := s.cache.lookup(sub.typ, name, s.proxy.Variants); e != nil && len(e.resource.Groups) == 1 && s.join(e.resource.Groups[0]) {
-			s.asked = append(s.asked, e.resource.Groups[0])
-		}
 	}
 }
 
@@ -235,18 +226,16 @@ func covers(groups map[string]struct{}, r *Resource) bool {
 	})
 }
 
-// ask takes a name that a client with a wildcard on demand asks for as a sign that it uses
-// the groups of what has that name; it gets all of them, and asks again should it not have
-// them any more. Routes by name are such a sign, too. The name itself is not kept: a client that asks for anything there might
-// be costs nothing.
+// ask takes a name that a client with a wildcard on demand asks for, and routes by name, as a
+// sign that it uses the group of what has that name: it gets all of that, and asks again
+// should it not have it any more. Then a name is not kept, which is what ask tells: a client
+// that asks for anything there might be costs nothing.
 func (s *Stream) ask(sub *subscription, name string) bool {
 	if s.groups == nil || !sub.wildcard && sub.typ != RouteType {
 		return false
 	}
 	if e := s.cache.lookup(sub.typ, name, s.proxy.Variants); e != nil && len(e.resource.Groups) > 0 {
-		if g := e.resource.Groups[0]; s.join(g) {
-			s.asked = append(s.asked, g)
-		}
+		s.use(e.resource.Groups[0])
 	}
 	if !sub.wildcard {
 		return false
@@ -256,8 +245,35 @@ func (s *Stream) ask(sub *subscription, name string) bool {
 	return true
 }
 
-// join makes the proxy interested in a group, and tells whether that is new. Callers hold
+// use joins a group for what the client has said, and notes that for Asked. Callers hold
 // cache.mu.
+func (s *Stream) use(group string) {
+	if s.groups != nil && s.join(group) {
+		s.asked = append(s.asked, group)
+	}
+}
+
+// Join makes the proxy interested in groups, on demand, and Leave takes its interest in them
+// away. What is there of them comes and goes by the same rules as if the cache had changed.
+// Both tell whether anything is new.
+func (s *Stream) Join(groups ...string) bool { return s.regroup(groups, s.join) }
+
+// Leave is the opposite of Join.
+func (s *Stream) Leave(groups ...string) bool { return s.regroup(groups, s.leave) }
+
+func (s *Stream) regroup(groups []string, change func(group string) bool) (news bool) {
+	if s.groups == nil {
+		return false
+	}
+	s.cache.mu.RLock()
+	defer s.cache.mu.RUnlock()
+	for _, g := range groups {
+		news = change(g) || news
+	}
+	return news
+}
+
+// join and leave tell whether that is new. Callers hold cache.mu.
 func (s *Stream) join(group string) bool {
 	if _, ok := s.groups[group]; ok {
 		return false
@@ -267,38 +283,20 @@ func (s *Stream) join(group string) bool {
 	return true
 }
 
+func (s *Stream) leave(group string) bool {
+	if _, ok := s.groups[group]; !ok {
+		return false
+	}
+	delete(s.groups, group)
+	s.markGroup(group)
+	return true
+}
+
+// markGroup notes that all of a group has to be compared.
 func (s *Stream) markGroup(group string) {
 	for e := range s.cache.groups[group] {
 		if sub := s.types[e.key.Type]; sub != nil && sub.tracks(e.key.Name) && s.concerns(e.key) {
 			sub.mark(e.key.Name, 0, s.cache.revision)
-		}
-	}
-}
-
-// Join makes the proxy interested in groups, on demand, and Leave takes its interest in them
-// away. What is there of them comes and goes by the same rules as if the cache had changed.
-func (s *Stream) Join(groups ...string) {
-	s.cache.mu.RLock()
-	defer s.cache.mu.RUnlock()
-	if s.groups == nil {
-		return
-	}
-	for _, g := range groups {
-		s.join(g)
-	}
-}
-
-// Leave is the opposite of Join.
-func (s *Stream) Leave(groups ...string) {
-	s.cache.mu.RLock()
-	defer s.cache.mu.RUnlock()
-	if s.groups == nil {
-		return
-	}
-	for _, g := range groups {
-		if _, ok := s.groups[g]; ok {
-			delete(s.groups, g)
-			s.markGroup(g)
 		}
 	}
 }

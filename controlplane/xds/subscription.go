@@ -136,16 +136,17 @@ func (sub *subscription) tracks(name string) bool {
 func (sub *subscription) knows(name string) bool {
 	_, named := sub.named[name]
 	_, refused := sub.refused[name]
-	return named || refused || sub.held[name] != nil || sub.pending[name] != nil || sub.flight.has(name)
-}
-
-func (f *flight) has(name string) bool {
-	return f != nil && slices.ContainsFunc(f.adds, func(it item) bool { return it.name == name })
+	return named || refused || sub.held[name] != nil || sub.pending[name] != nil ||
+		sub.flight != nil && has(sub.flight.adds, name)
 }
 
 // loses tells whether the client is about to remove a name.
-func (f *flight) loses(name string) bool {
-	return f != nil && slices.ContainsFunc(f.removes, func(it item) bool { return it.name == name })
+func (sub *subscription) loses(name string) bool {
+	return sub.flight != nil && has(sub.flight.removes, name)
+}
+
+func has(items []item, name string) bool {
+	return slices.ContainsFunc(items, func(it item) bool { return it.name == name })
 }
 
 // oldest is the earliest revision that the response in flight is needed for.
